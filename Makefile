@@ -1,0 +1,98 @@
+# Everything the project does, from a machine that has only Python 3.11 to 3.13 and make.
+#
+# The first command makes a virtual environment in .venv with the versions of requirements.lock; nothing is installed
+# outside this folder. The environment is made again when pyproject.toml or requirements.lock change.
+
+# The backend of Keras, an extra of pyproject.toml. The choice is kept until another is named.
+BACKENDS := cpu tensorflow cuda jax torch
+BACKEND ?= $(or $(basename $(notdir $(firstword $(wildcard .venv/*.stamp)))),cpu)
+ifeq ($(filter $(BACKEND),$(BACKENDS)),)
+$(error BACKEND must be one of $(BACKENDS); received '$(BACKEND)')
+endif
+
+# The first Python on the PATH that fits.
+FITS = import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) and print(sys.executable)
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell $(name) -c '$(FITS)' 2>&-)))
+
+# uv installs in seconds what takes pip minutes. One on the PATH is used; without it, one is put in .uv.
+UV := $(shell command -v uv 2>&-)
+ifeq ($(UV),)
+UV := .uv/bin/uv
+OWN_UV := $(UV)
+endif
+
+# What a chapter imports or reads, and what the pages are made of. Folders count: they change when a file is removed.
+# (book/. is the folder; plain book is the target below.)
+IMPORTED := $(shell find ranet_lib $(wildcard book/results) -not -path '*__pycache__*')
+PAGES := _config.yml _toc.yml $(shell find book/. -not -path '*__pycache__*' -not -path '*.ipynb_checkpoints*')
+
+# Keras takes its backend from here, in the chapters and in the tests.
+export KERAS_BACKEND := $(if $(filter jax torch,$(BACKEND)),$(BACKEND),tensorflow)
+# Notebooks and pages are UTF-8, whatever the machine's locale.
+export PYTHONUTF8 := 1
+
+.PHONY: help book test lint install lock clean
+
+help:
+	@echo "make book      run every chapter and build the site in _build/html"
+	@echo "make test      run the tests, the quick ones first"
+	@echo "make lint      check the style of the code and of the notebooks"
+	@echo "make install   make the environment in .venv, and nothing else"
+	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
+	@echo "make clean     remove everything that make has made"
+	@echo
+	@echo "BACKEND=NAME   the backend of Keras: $(BACKENDS) (now $(BACKEND))"
+	@echo "PYTHON=NAME    the Python to use (now $(or $(PYTHON),none that fits))"
+
+book: _build/site.stamp
+	@echo "The book is built. Open this in a browser:"
+	@echo "file://$(CURDIR)/_build/html/index.html"
+
+test: install
+	.venv/bin/python -m pytest $(PYTEST_FLAGS)
+
+lint: install
+	.venv/bin/ruff check .
+
+install: .venv/$(BACKEND).stamp
+
+lock: $(OWN_UV)
+	$(UV) pip compile pyproject.toml --output-file requirements.lock --quiet $(if $(UPGRADE),--upgrade) \
+		--extra book --extra test --extra batch --extra cpu \
+		--universal --python-version 3.11 --fork-strategy fewest \
+		--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+clean:
+	rm -rf _build .venv .uv .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --all reads every page again: a warning of the last build must not hide in what Sphinx kept of it. What is kept is
+# the output of each notebook whose code has not changed.
+_build/site.stamp: _build/cache.stamp $(PAGES)
+	rm -rf _build/html
+	.venv/bin/jupyter-book build . --all -W -n --keep-going
+	@touch $@
+
+# The cache compares the code of the notebooks only, so a change in what they import or read empties it.
+_build/cache.stamp: .venv/$(BACKEND).stamp $(IMPORTED)
+	rm -rf _build/.jupyter_cache
+	@mkdir -p _build
+	@touch $@
+
+# The lock is a constraint: its versions, and of its packages those that the backend needs.
+.venv/$(BACKEND).stamp: pyproject.toml requirements.lock | $(OWN_UV)
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 on the PATH. Install one, or name it:" \
+		"make PYTHON=/path/to/python3.12"; exit 1; }
+	rm -rf .venv
+	$(UV) venv --quiet --python $(PYTHON) .venv
+	$(UV) pip install --python .venv --editable '.[book,test,batch,$(BACKEND)]' --constraint requirements.lock
+	@touch $@
+
+.uv/bin/uv:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 on the PATH. Install one, or name it:" \
+		"make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>&- || { echo "$(PYTHON) cannot make virtual environments." \
+		"On Debian or Ubuntu: apt install python3-venv. Or put uv on the PATH."; exit 1; }
+	rm -rf .uv
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9

@@ -1,0 +1,14 @@
+"""The helper library of the book *Residual attention, step by step*.
+
+Each module is a room; import the one you need:
+
+    from ranet_lib import blocks, models, datasets, training, records, masks, figures
+"""
+
+import os
+
+# TensorFlow leaves oneDNN's convolutions and batch normalisation off on processors without AVX-512, where they
+# train these networks up to twice as fast. It reads this once, when it is first imported; a value set by the user wins.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+__version__ = "0.1.0"

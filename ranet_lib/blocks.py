@@ -1,0 +1,416 @@
+"""The building blocks of a Residual Attention Network, from the residual unit up to the attention module.
+
+Everything here is an ordinary Keras layer on channels-last images, `(batch, height, width, channels)`. The order is
+the order of the book: a residual unit; the trunk branch, a row of units; the mask branch, which looks at the same
+features from further away and gives every value of the trunk a weight; the module that joins the two.
+
+Paper: F. Wang et al., "Residual Attention Network for Image Classification", CVPR 2017, arXiv:1704.06904.
+"""
+
+import keras
+from keras import layers, ops
+
+from ranet_lib import checks
+
+register = keras.saving.register_keras_serializable(package="ranet_lib")
+
+
+def convolution(filters, kernel_size, strides=1, groups=1, use_bias=False, name=None):
+    """A convolution as the paper trains it: zero padding that keeps the size, He initialisation."""
+    return layers.Conv2D(
+        filters, kernel_size, strides=strides, groups=groups, padding="same",
+        use_bias=use_bias, kernel_initializer="he_normal", name=name,
+    )  # fmt: skip
+
+
+@register
+class BatchNormalization(layers.BatchNormalization):
+    """Batch normalisation over the last axis: `keras.layers.BatchNormalization`, faster on TensorFlow.
+
+    Keras computes it in several passes over memory, and in these networks those passes cost more than the
+    convolutions. On the TensorFlow backend this layer calls TensorFlow's fused kernel instead; weights and
+    results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps.
+    """
+
+    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and inputs.dtype != "float64"
+        if not fused:
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        training = bool(training) and self.trainable
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.convert_to_tensor(self.gamma, "float32"),
+            offset=ops.convert_to_tensor(self.beta, "float32"),
+            mean=tf.zeros([0]) if training else ops.convert_to_tensor(self.moving_mean, "float32"),
+            variance=tf.zeros([0]) if training else ops.convert_to_tensor(self.moving_variance, "float32"),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            # The kernel divides by n - 1; Keras, like the paper of batch normalisation's training pass, by n.
+            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), "float32")
+            variance = variance * (count - 1.0) / count
+            keep = self.momentum
+            self.moving_mean.assign(keep * self.moving_mean + (1.0 - keep) * mean)
+            self.moving_variance.assign(keep * self.moving_variance + (1.0 - keep) * variance)
+        return outputs
+
+
+class Block(layers.Layer):
+    """A layer made of layers. A block lists its parts in `sublayers()`, so that anyone can walk through it."""
+
+    def sublayers(self):
+        """The layers this block is made of, in the order in which data reaches them."""
+        return []
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+
+def walk(layer):
+    """Yield `layer` and every layer inside it, outermost first, in the order of the data."""
+    yield layer
+    inner = layer.layers if isinstance(layer, keras.Model) else layer.sublayers() if isinstance(layer, Block) else []
+    for sublayer in inner:
+        yield from walk(sublayer)
+
+
+def build_chain(chain, input_shape):
+    """Build each layer of `chain` on the output shape of the one before; return the last output shape."""
+    shape = tuple(input_shape)
+    for layer in chain:
+        if not layer.built:
+            layer.build(shape)
+        shape = tuple(layer.compute_output_shape(shape))
+    return shape
+
+
+def apply_chain(chain, inputs, training=None):
+    """Call each layer of `chain` on the output of the one before."""
+    for layer in chain:
+        takes_training = isinstance(layer, (Block, layers.BatchNormalization))
+        inputs = layer(inputs, training=training) if takes_training else layer(inputs)
+    return inputs
+
+
+@register
+class ResidualUnit(Block):
+    """A pre-activation bottleneck unit: BN-ReLU-conv 1x1, BN-ReLU-conv 3x3, BN-ReLU-conv 1x1, plus the input.
+
+    `(batch, height, width, channels)` becomes `(batch, height / strides, width / strides, filters)`, rounded up.
+    Where the shape changes, the shortcut is a 1x1 convolution of the input; elsewhere it is the input itself.
+    Follows He et al. 2016, "Identity mappings in deep residual networks", as the paper's section 3 does.
+
+    Args:
+        filters: channels of the output.
+        strides: 2 halves height and width, 1 keeps them.
+        bottleneck: the two inner convolutions have `filters / bottleneck` channels.
+        shortcut: False leaves the addition out (the source document's "without shortcut").
+        groups: groups of the 3x3 convolution (more than 1 in AttentionNeXt).
+
+    Raises:
+        ValueError: a count below 1, or `filters` that `bottleneck` and `groups` do not divide.
+    """
+
+    def __init__(self, filters, strides=1, bottleneck=4, shortcut=True, groups=1, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = checks.whole("filters", filters)
+        self.strides = checks.whole("strides", strides)
+        self.bottleneck = checks.whole("bottleneck", bottleneck)
+        self.groups = checks.whole("groups", groups)
+        self.shortcut = checks.choice("shortcut", shortcut, (True, False))
+        if filters % (bottleneck * groups):
+            raise ValueError(
+                f"filters must be a multiple of bottleneck x groups = {bottleneck * groups}; received {filters}"
+            )
+        inner = filters // bottleneck
+        self.residual = [
+            BatchNormalization(name="bn_1"), layers.ReLU(name="relu_1"), convolution(inner, 1, name="conv_1"),
+            BatchNormalization(name="bn_2"), layers.ReLU(name="relu_2"),
+            convolution(inner, 3, strides, groups, name="conv_2"),
+            BatchNormalization(name="bn_3"), layers.ReLU(name="relu_3"), convolution(filters, 1, name="conv_3"),
+        ]  # fmt: skip
+        self.projection = None
+
+    def build(self, input_shape):
+        build_chain(self.residual, input_shape)
+        if self.shortcut and (self.strides > 1 or input_shape[-1] != self.filters):
+            self.projection = convolution(self.filters, 1, self.strides, name="projection")
+            self.projection.build(input_shape)
+
+    def call(self, inputs, training=None):
+        outputs = apply_chain(self.residual, inputs, training)
+        if not self.shortcut:
+            return outputs
+        return outputs + (inputs if self.projection is None else self.projection(inputs))
+
+    def sublayers(self):
+        return self.residual + ([] if self.projection is None else [self.projection])
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, *(None if size is None else -(-size // self.strides) for size in (height, width)), self.filters)
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters, "strides": self.strides, "bottleneck": self.bottleneck,
+            "shortcut": self.shortcut, "groups": self.groups,
+        }  # fmt: skip
+
+
+@register
+class TrunkBranch(Block):
+    """The trunk of an attention module: `units` residual units in a row (the paper's `t`). Keeps the shape.
+
+    Args:
+        filters: channels of input and output.
+        units: number of residual units.
+        unit: further arguments of `ResidualUnit`, as a dict.
+    """
+
+    def __init__(self, filters, units=2, unit=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.unit = filters, dict(unit or {})
+        self.units = [
+            ResidualUnit(filters, name=f"unit_{i + 1}", **self.unit) for i in range(checks.whole("units", units))
+        ]
+
+    def build(self, input_shape):
+        build_chain(self.units, input_shape)
+
+    def call(self, inputs, training=None):
+        return apply_chain(self.units, inputs, training)
+
+    def sublayers(self):
+        return list(self.units)
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters, "units": len(self.units), "unit": self.unit}
+
+
+def mixed(features):
+    """Mixed attention, the paper's f1: a sigmoid of every value. Any shape; values in (0, 1)."""
+    return ops.sigmoid(features)
+
+
+def channel(features):
+    """Channel attention, the paper's f2: each position's vector over the channels, divided by its L2 norm.
+
+    `(batch, height, width, channels)` in and out. Values lie in [-1, 1], not in [0, 1].
+    """
+    squares = ops.sum(ops.square(features), axis=-1, keepdims=True)
+    return features * ops.rsqrt(ops.maximum(squares, 1e-12))
+
+
+def spatial(features):
+    """Spatial attention, the paper's f3: each channel's map standardised over its positions, then a sigmoid.
+
+    `(batch, height, width, channels)` in and out. Values lie in (0, 1).
+    """
+    mean = ops.mean(features, axis=(1, 2), keepdims=True)
+    variance = ops.mean(ops.square(features - mean), axis=(1, 2), keepdims=True)
+    return ops.sigmoid((features - mean) * ops.rsqrt(variance + 1e-6))
+
+
+MASK_ACTIVATIONS = {"mixed": mixed, "channel": channel, "spatial": spatial}
+LEARNING_RULES = ("residual", "naive")
+MASK_BRANCHES = ("encoder_decoder", "local")
+
+
+class _Mask(Block):
+    """What both mask branches share: the tail BN-ReLU-conv 1x1 twice, then the mask activation."""
+
+    def __init__(self, filters, mask_activation="mixed", unit=None, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.unit = filters, dict(unit or {})
+        self.mask_activation = checks.choice("mask_activation", mask_activation, tuple(MASK_ACTIVATIONS))
+        self.tail = [
+            BatchNormalization(name="tail_bn_1"), layers.ReLU(name="tail_relu_1"),
+            convolution(filters, 1, name="tail_conv_1"),
+            BatchNormalization(name="tail_bn_2"), layers.ReLU(name="tail_relu_2"),
+            convolution(filters, 1, name="tail_conv_2"),
+        ]  # fmt: skip
+
+    def finish(self, features, training):
+        return MASK_ACTIVATIONS[self.mask_activation](apply_chain(self.tail, features, training))
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters, "mask_activation": self.mask_activation, "unit": self.unit,
+        }  # fmt: skip
+
+
+@register
+class MaskBranch(_Mask):
+    """The bottom-up top-down mask branch: an encoder and a decoder around a small bottom. Keeps the shape.
+
+    Down: `depth` times, 3x3 max pooling of stride 2 and `units` residual units. Up: `depth` times, `units` residual
+    units and bilinear up-sampling to the size before that pooling. A skip connection of one unit joins equal sizes
+    on the way (there are `depth - 1`). Then BN-ReLU-conv 1x1 twice, and the mask activation. Sizes that two does
+    not divide are fine: pooling rounds up, and up-sampling goes back to the exact size. Paper: section 3.2, figure 3.
+
+    Args:
+        filters: channels of input and output.
+        depth: how many times the size is halved.
+        units: residual units per step (the paper's `r`).
+        mask_activation: "mixed", "channel" or "spatial".
+        unit: further arguments of `ResidualUnit`, as a dict.
+
+    Raises:
+        ValueError: a wrong argument, or an input too small to be halved `depth` times.
+    """
+
+    def __init__(self, filters, depth=1, units=1, mask_activation="mixed", unit=None, **kwargs):
+        super().__init__(filters, mask_activation, unit, **kwargs)
+        self.depth, self.units = checks.whole("depth", depth), checks.whole("units", units)
+        levels = range(1, depth + 1)
+        self.pools = [layers.MaxPooling2D(3, strides=2, padding="same", name=f"pool_{i}") for i in levels]
+        self.down = [self._units(f"down_{i}") for i in levels]
+        self.up = [self._units(f"up_{i}") for i in levels]
+        self.skips = [ResidualUnit(filters, name=f"skip_{i}", **self.unit) for i in levels[:-1]]
+
+    def _units(self, name):
+        return [ResidualUnit(self.filters, name=f"{name}_unit_{i + 1}", **self.unit) for i in range(self.units)]
+
+    def build(self, input_shape):
+        self.sizes = [tuple(input_shape[1:3])]  # height and width at each level, the input first
+        if None in self.sizes[0]:
+            raise ValueError(f"a mask branch needs a fixed height and width; received the shape {input_shape}")
+        shape = tuple(input_shape)
+        for level in range(self.depth):
+            if min(shape[1:3]) < 2:
+                height, width = input_shape[1:3]
+                raise ValueError(
+                    f"depth {self.depth} halves {height}x{width} more often than it can: at most {level} times here"
+                )
+            shape = build_chain([self.pools[level], *self.down[level]], shape)
+            self.sizes.append(shape[1:3])
+            if level < self.depth - 1:
+                self.skips[level].build(shape)
+        for level in reversed(range(self.depth)):
+            build_chain(self.up[level], (shape[0], *self.sizes[level + 1], self.filters))
+        build_chain(self.tail, input_shape)
+
+    def call(self, inputs, training=None):
+        features, passed = inputs, []
+        for level in range(self.depth):  # bottom-up
+            features = apply_chain([self.pools[level], *self.down[level]], features, training)
+            if level < self.depth - 1:
+                passed.append(self.skips[level](features, training=training))
+        for level in reversed(range(self.depth)):  # top-down
+            features = apply_chain(self.up[level], features, training)
+            features = ops.image.resize(features, self.sizes[level], interpolation="bilinear")
+            if level > 0:
+                features = features + passed[level - 1]
+        return self.finish(features, training)
+
+    def sublayers(self):
+        down = [layer for pool, units in zip(self.pools, self.down) for layer in (pool, *units)]
+        up = [unit for units in reversed(self.up) for unit in units]
+        return down + self.skips + up + self.tail
+
+    def get_config(self):
+        return super().get_config() | {"depth": self.depth, "units": self.units}
+
+
+@register
+class LocalMaskBranch(_Mask):
+    """A mask branch that never leaves its resolution: `units` residual units, then the same tail. Keeps the shape.
+
+    The paper's comparison for the encoder-decoder (table 4, "local convolutions").
+
+    Args:
+        filters, mask_activation, unit: as in `MaskBranch`.
+        units: residual units in a row.
+    """
+
+    def __init__(self, filters, units=3, mask_activation="mixed", unit=None, **kwargs):
+        super().__init__(filters, mask_activation, unit, **kwargs)
+        self.units = [
+            ResidualUnit(filters, name=f"unit_{i + 1}", **self.unit) for i in range(checks.whole("units", units))
+        ]
+
+    def build(self, input_shape):
+        build_chain([*self.units, *self.tail], input_shape)
+
+    def call(self, inputs, training=None):
+        return self.finish(apply_chain(self.units, inputs, training), training)
+
+    def sublayers(self):
+        return self.units + self.tail
+
+    def get_config(self):
+        return super().get_config() | {"units": len(self.units)}
+
+
+@register
+class AttentionModule(Block):
+    """Residual units, then a trunk branch beside a mask branch, combined, then residual units. Keeps the shape.
+
+    With `F` the trunk and `M` the mask, both `(batch, height, width, filters)`, the output of the two branches is
+
+        learning="residual":  (1 + M) * F    attention residual learning, equation 3 of the paper
+        learning="naive":     M * F          naive attention learning, equation 1
+
+    Args:
+        filters: channels of input and output.
+        mask_depth: how many times an encoder-decoder mask branch halves the size.
+        pre_units, trunk_units, mask_units: the paper's `p`, `t` and `r`. As many units follow as precede.
+        learning: "residual" or "naive".
+        mask_activation: "mixed", "channel" or "spatial".
+        mask_branch: "encoder_decoder" or "local".
+        unit: further arguments of `ResidualUnit`, as a dict; `{"shortcut": False}` is "without shortcut".
+
+    Raises:
+        ValueError: a wrong argument (the message names it and what is allowed).
+    """
+
+    def __init__(
+        self, filters, mask_depth=1, pre_units=1, trunk_units=2, mask_units=1, learning="residual",
+        mask_activation="mixed", mask_branch="encoder_decoder", unit=None, **kwargs,
+    ):  # fmt: skip
+        super().__init__(**kwargs)
+        self.filters, self.mask_depth, self.mask_units = filters, mask_depth, mask_units
+        self.pre_units, self.trunk_units = checks.whole("pre_units", pre_units, least=0), trunk_units
+        self.learning = checks.choice("learning", learning, LEARNING_RULES)
+        self.mask_activation, self.unit = mask_activation, dict(unit or {})
+        self.mask_branch = checks.choice("mask_branch", mask_branch, MASK_BRANCHES)
+
+        self.pre = [ResidualUnit(filters, name=f"pre_{i + 1}", **self.unit) for i in range(pre_units)]
+        self.trunk = TrunkBranch(filters, trunk_units, unit=self.unit, name="trunk")
+        if mask_branch == "encoder_decoder":
+            self.mask = MaskBranch(filters, mask_depth, mask_units, mask_activation, self.unit, name="mask")
+        else:
+            self.mask = LocalMaskBranch(filters, 3 * mask_units, mask_activation, self.unit, name="mask")
+        self.post = [ResidualUnit(filters, name=f"post_{i + 1}", **self.unit) for i in range(pre_units)]
+
+    def build(self, input_shape):
+        shape = build_chain(self.pre, input_shape)
+        self.trunk.build(shape)
+        self.mask.build(shape)
+        build_chain(self.post, shape)
+
+    def call(self, inputs, training=None, return_mask=False):
+        """Return the features, or with `return_mask=True` the pair of features and mask."""
+        features = apply_chain(self.pre, inputs, training)
+        trunk = self.trunk(features, training=training)
+        mask = self.mask(features, training=training)
+        attended = (1.0 + mask) * trunk if self.learning == "residual" else mask * trunk
+        outputs = apply_chain(self.post, attended, training)
+        return (outputs, mask) if return_mask else outputs
+
+    def compute_output_spec(self, inputs, training=None, return_mask=False):
+        spec = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        return (spec, spec) if return_mask else spec
+
+    def sublayers(self):
+        return [*self.pre, self.trunk, self.mask, *self.post]
+
+    def get_config(self):
+        names = "filters mask_depth pre_units trunk_units mask_units learning mask_activation mask_branch unit".split()
+        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -1,0 +1,33 @@
+"""Checks of arguments: each returns the value, or raises a ValueError that names it and what is allowed."""
+
+import math
+import numbers
+
+
+def choice(name, value, allowed):
+    """`value` if it is one of `allowed`, type included (1 is not True)."""
+    if not any(type(value) is type(one) and value == one for one in allowed):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; received {value!r}")
+    return value
+
+
+def whole(name, value, least=1):
+    """`value` as an int if it is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; received {value!r}")
+    return int(value)
+
+
+def number(name, value, *, above=None, least=None, most=None):
+    """`value` as a float if it is a finite number within the limits given."""
+    limits = {"above": above, "at least": least, "at most": most}
+    said = " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
+    fine = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if (
+        not fine
+        or (above is not None and value <= above)
+        or (least is not None and value < least)
+        or (most is not None and value > most)
+    ):
+        raise ValueError(f"{name} must be a number {said}; received {value!r}")
+    return float(value)

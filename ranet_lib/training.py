@@ -1,0 +1,617 @@
+"""Training: recipes, batches, and a `fit` that survives being killed.
+
+The work is done by Keras: `model.compile` and `model.fit`. What stands here is what goes into them, for everyone who
+wants the same run twice: a recipe with every number in it, batches that depend on nothing but seed and epoch, a
+checkpoint after each epoch, and a progress line.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ranet_lib import checks, datasets, models
+
+SCHEDULES = ("steps", "one_cycle", "plateau", "constant")
+OPTIMIZERS = ("sgd", "adam")
+AUGMENTATIONS = ("pad_crop_mirror", "rotate_shift_mirror", "none")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Every choice of a training run apart from the network, the data and the seed.
+
+    Args:
+        profile: the name this recipe goes by in a record.
+        epochs: passes over the training images, at least 1.
+        batch_size: images per step, at least 2.
+        learning_rate: the highest rate of the schedule, above 0.
+        optimizer: "sgd" (Nesterov momentum 0.9) or "adam".
+        weight_decay: fraction of each convolution and dense weight taken off per step and unit of learning rate.
+        schedule: "steps" divides the rate by 10 at 40 % and at 60 % of the steps (the paper's 64k and 96k of 160k);
+            "one_cycle" climbs for the first fifth of the steps and falls along a cosine to 0; "plateau" takes a
+            quarter off after ten epochs without a better validation error and stops after twenty; "constant".
+        augmentation: "pad_crop_mirror" (the paper's), "rotate_shift_mirror" (the source document's) or "none".
+        train_images: at most so many training images, chosen by the seed; None takes all.
+        precision: "float32", "mixed_float16" or "mixed_bfloat16".
+
+    Raises:
+        ValueError: a value outside what is said above; the message names it.
+    """
+
+    profile: str
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    optimizer: str = "sgd"
+    weight_decay: float = 1e-4
+    schedule: str = "steps"
+    augmentation: str = "pad_crop_mirror"
+    train_images: int | None = None
+    precision: str = "float32"
+
+    def __post_init__(self):
+        checks.whole("epochs", self.epochs, 1)
+        checks.whole("batch_size", self.batch_size, 2)
+        checks.number("learning_rate", self.learning_rate, above=0)
+        checks.number("weight_decay", self.weight_decay, least=0)
+        for name, allowed in (
+            ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS),
+            ("precision", PRECISIONS),
+        ):  # fmt: skip
+            checks.choice(name, getattr(self, name), allowed)
+        if self.train_images is not None:
+            checks.whole("train_images", self.train_images, self.batch_size)
+
+
+_PROFILES = {
+    "smoke": Recipe("smoke", epochs=2, schedule="one_cycle", train_images=1_600),
+    "laptop": Recipe("laptop", epochs=8, schedule="one_cycle", weight_decay=5e-4),
+    "full": Recipe("full", epochs=205),
+    "source": Recipe(
+        "source", epochs=100, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, schedule="plateau",
+        augmentation="rotate_shift_mirror",
+    ),
+}  # fmt: skip
+
+
+def list_profiles():
+    """The names that `recipe` knows, quickest first."""
+    return list(_PROFILES)
+
+
+def recipe(profile, **changes):
+    """The recipe of a profile, with changes.
+
+    `smoke` takes seconds and shows that everything works; `laptop` takes minutes on two cores; `full` is the paper's
+    recipe (section 4.1), for a GPU; `source` is the source document's.
+
+    Args:
+        profile: one of `list_profiles()`.
+        **changes: fields of `Recipe` to set otherwise; None leaves the profile's own value.
+
+    Raises:
+        ValueError: an unknown profile or field, or a value that is not allowed.
+    """
+    checks.choice("profile", profile, tuple(_PROFILES))
+    fields = [field.name for field in dataclasses.fields(Recipe)]
+    for name in changes:
+        if name not in fields or name == "profile":
+            raise ValueError(f"unknown field {name!r} of a recipe; the fields are: {', '.join(fields[1:])}")
+    return dataclasses.replace(_PROFILES[profile], **{k: v for k, v in changes.items() if v is not None})
+
+
+# --- Batches -----------------------------------------------------------------------------------------------------
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled, augmented, prepared training batches that depend on `seed`, epoch and position alone.
+
+    Each item is a pair of images, float32 `(batch_size, height, width, 3)`, and labels `(batch_size,)`. The images
+    left over after the last full batch of an epoch wait for another epoch's shuffle.
+
+    Args:
+        dataset: a `datasets.Dataset`; its training split is used.
+        recipe: a `Recipe`.
+        seed: whole number; the order and the augmentation follow from it.
+        epoch: the epoch to start from, 0 for a new run.
+    """
+
+    def __init__(self, dataset, recipe, seed=0, epoch=0):
+        super().__init__()
+        self.dataset, self.recipe, self.seed, self.epoch = dataset, recipe, seed, epoch
+        self.chosen = np.arange(len(dataset.train))
+        if recipe.train_images is not None and recipe.train_images < len(dataset.train):
+            self.chosen = np.random.default_rng((seed, 0)).permutation(self.chosen)[: recipe.train_images]
+        if len(self.chosen) < recipe.batch_size:
+            raise ValueError(
+                f"batch_size {recipe.batch_size} is more than the {len(self.chosen)} training images of {dataset.name}"
+            )
+        self._shuffle()
+
+    def _shuffle(self):
+        self.order = np.random.default_rng((self.seed, 1, self.epoch)).permutation(self.chosen)
+
+    def __len__(self):
+        return len(self.order) // self.recipe.batch_size
+
+    def __getitem__(self, index):
+        size = self.recipe.batch_size
+        rows = self.order[index * size : (index + 1) * size]
+        images = self.dataset.prepare(self.dataset.train.images[rows])
+        rng = np.random.default_rng((self.seed, 2, self.epoch, index))
+        if self.recipe.augmentation == "pad_crop_mirror":
+            images = datasets.augment(images, rng, mirror=self.dataset.mirrors)
+        elif self.recipe.augmentation == "rotate_shift_mirror":
+            images = datasets.rotate_shift_mirror(images, rng)
+        return images, self.dataset.train.labels[rows]
+
+    def on_epoch_end(self):
+        self.epoch += 1
+        self._shuffle()
+
+
+# --- Compiling ---------------------------------------------------------------------------------------------------
+
+
+def learning_rate(recipe, steps):
+    """The learning rate of a recipe over a run of `steps` steps: a Keras schedule, or a number.
+
+    `full` follows the paper: 0.1, divided by 10 at 64k and at 96k of 160k iterations.
+    """
+    peak = recipe.learning_rate
+    if recipe.schedule == "steps":
+        boundaries = [round(0.4 * steps), round(0.6 * steps)]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [peak, peak / 10, peak / 100])
+    if recipe.schedule == "one_cycle":
+        climb = max(1, round(0.2 * steps))
+        return keras.optimizers.schedules.CosineDecay(
+            peak / 20, max(1, steps - climb), warmup_target=peak, warmup_steps=climb
+        )
+    return peak
+
+
+def compile_model(model, recipe, steps):
+    """Give `model` the recipe's optimiser, the cross-entropy of its logits, and accuracy. Returns the model.
+
+    Weight decay leaves out biases and the scales and offsets of batch normalisation.
+    """
+    rate = learning_rate(recipe, steps)
+    if recipe.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay or None)
+    else:
+        optimizer = keras.optimizers.Adam(rate, weight_decay=recipe.weight_decay or None)
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    return model
+
+
+def evaluate(model, dataset, split, batch_size=250):
+    """Loss and error of a compiled model on one split, without augmentation.
+
+    Args:
+        model: a compiled model.
+        dataset: the `datasets.Dataset` that prepares the images.
+        split: a `datasets.Split`, such as `dataset.validation`.
+
+    Returns:
+        dict with `loss` (mean cross-entropy) and `error` (per cent of wrong answers).
+    """
+    found = model.evaluate(_Plain(dataset, split, batch_size), verbose=0, return_dict=True)
+    return {"loss": float(found["loss"]), "error": _per_cent(found["accuracy"])}
+
+
+def _per_cent(accuracy):
+    """The error in per cent, rounded to what float32 holds."""
+    return round(100.0 * (1.0 - float(accuracy)), 4)
+
+
+class _Plain(keras.utils.PyDataset):
+    """A split in its own order, prepared batch by batch: no copy of the whole split in float."""
+
+    def __init__(self, dataset, split, batch_size):
+        super().__init__()
+        self.dataset, self.split, self.size = dataset, split, batch_size
+
+    def __len__(self):
+        return -(-len(self.split) // self.size)
+
+    def __getitem__(self, index):
+        rows = slice(index * self.size, (index + 1) * self.size)
+        return self.dataset.prepare(self.split.images[rows]), self.split.labels[rows]
+
+
+# --- Checkpoints -------------------------------------------------------------------------------------------------
+
+
+def _replace(path, write):
+    """Write a file whole or not at all: `write(temporary)` first, then one rename."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Write a text file whole or not at all."""
+    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def save_weights(model, path):
+    """Save a model's weights (with its optimiser's, once trained) as `.weights.h5`, whole or not at all."""
+    _replace(path, model.save_weights)
+
+
+def _digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """After each epoch, keep all that a killed run needs to go on: weights, optimiser, history, and the settings.
+
+    Two epochs' files are never mixed: `state.json` names the weights it belongs to and their checksum, and is
+    renamed into place last. The folder also keeps the weights of the lowest validation error, the earlier epoch
+    where two are equal.
+    """
+
+    def __init__(self, folder, settings, history):
+        super().__init__()
+        self.folder, self.settings, self.history = Path(folder), settings, history
+        self.state_path = self.folder / "state.json"
+
+    def restore(self, model):
+        """Load the last finished epoch into the compiled `model`; return how many epochs are done, 0 if none."""
+        if not self.state_path.exists():
+            return 0
+        try:
+            state = json.loads(self.state_path.read_text(encoding="utf-8"))
+            different = [
+                f"{key}: {state['settings'].get(key)!r} there, {self.settings.get(key)!r} now"
+                for key in {**state["settings"], **self.settings}
+                if state["settings"].get(key) != self.settings.get(key)
+            ]
+            weights, best = self.folder / state["weights"], self.folder / state["best"]
+            sound = _digest(weights) == state["weights_sha256"] and _digest(best) == state["best_sha256"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"the checkpoint in {self.folder} cannot be read ({error!r}); delete that folder to start again"
+            ) from error
+        if different:
+            raise ValueError(
+                f"{self.folder} holds the checkpoint of another run ({'; '.join(different)}); "
+                "choose another output_dir, or delete that folder to start again"
+            )
+        if not sound:
+            raise ValueError(
+                f"the checkpoint in {self.folder} is damaged: its weights do not match their checksum; "
+                "delete that folder to start again"
+            )
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(weights)
+        self.history[:] = state["history"]
+        return len(self.history)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        best = best_epoch(self.history)
+        names = {"weights": f"epoch-{epoch + 1:04d}.weights.h5", "best": f"epoch-{best:04d}.weights.h5"}
+        save_weights(self.model, self.folder / names["weights"])
+        state = {"settings": self.settings, "history": self.history, **names}
+        state |= {f"{key}_sha256": _digest(self.folder / name) for key, name in names.items()}
+        write_text(self.state_path, json.dumps(state, indent=1))
+        for old in self.folder.glob("*.weights.h5"):
+            if old.name not in names.values():
+                old.unlink()
+
+
+# --- Fit ---------------------------------------------------------------------------------------------------------
+
+
+def best_epoch(history):
+    """Number (from 1) of the epoch with the lowest validation error, the earliest where several are equal."""
+    return min(history, key=lambda row: (row["validation_error"], row["epoch"]))["epoch"]
+
+
+class _Bookkeeping(keras.callbacks.Callback):
+    """Adds a row to the history after each epoch, and stops a run that has diverged."""
+
+    def __init__(self, history, dataset, recipe):
+        super().__init__()
+        self.history, self.dataset, self.recipe = history, dataset, recipe
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"training diverged in epoch {epoch + 1}: the loss is {logs['loss']}; "
+                f"try a learning_rate below {self.recipe.learning_rate}"
+            )
+        seconds = time.perf_counter() - self.started
+        checked = evaluate(self.model, self.dataset, self.dataset.validation)
+        self.history.append({
+            "epoch": epoch + 1,
+            "loss": float(logs["loss"]),
+            "error": _per_cent(logs["accuracy"]),
+            "validation_loss": checked["loss"],
+            "validation_error": checked["error"],
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": round(seconds, 3),
+        })  # fmt: skip
+
+
+class _Plateau(keras.callbacks.Callback):
+    """The source document's schedule, worked out anew from the history each time: nothing to save or restore."""
+
+    def __init__(self, history, recipe, cut=0.75, patience=10, stop_after=20):
+        super().__init__()
+        self.history, self.recipe = history, recipe
+        self.cut, self.patience, self.stop_after = cut, patience, stop_after
+
+    def on_epoch_begin(self, epoch, logs=None):
+        rate, best, waited = self.recipe.learning_rate, math.inf, 0
+        for row in self.history:
+            if row["validation_error"] < best:
+                best, waited = row["validation_error"], 0
+            else:
+                waited += 1
+                if waited % self.patience == 0:
+                    rate *= self.cut
+        self.model.optimizer.learning_rate = rate
+
+    def on_epoch_end(self, epoch, logs=None):
+        if len(self.history) - best_epoch(self.history) >= self.stop_after:
+            self.model.stop_training = True
+
+
+class Progress(keras.callbacks.Callback):
+    """One line that keeps itself up to date: in a notebook without flooding it, in a terminal in place."""
+
+    def __init__(self, epochs, steps, every=1.0):
+        super().__init__()
+        self.epochs, self.steps, self.every = epochs, steps, every
+        self.handle, self.shown, self.last_text = None, 0.0, ""
+
+    def _show(self, text, end=False):
+        if "ipykernel" in sys.modules:
+            from IPython.display import display
+
+            data = {"text/plain": text}
+            if self.handle is None:
+                self.handle = display(data, raw=True, display_id=True)
+            else:
+                self.handle.update(data, raw=True)
+        else:
+            print("\r" + text.ljust(len(self.last_text)), end="\n" if end else "", flush=True)
+        self.last_text, self.shown = text, time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch, self.started = epoch, time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        now = time.perf_counter()
+        if now - self.shown < self.every:
+            return
+        done, width = batch + 1, 24
+        filled = round(width * done / self.steps)
+        left = (now - self.started) / done * (self.steps * (self.epochs - self.epoch) - done)
+        self._show(
+            f"epoch {self.epoch + 1}/{self.epochs} [{'#' * filled}{'.' * (width - filled)}] {done}/{self.steps}"
+            f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  about {_duration(left)} left"
+        )
+
+    def on_train_end(self, logs=None):
+        self._show(f"trained to epoch {self.epoch + 1} of {self.epochs}", end=True)
+
+
+def _duration(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress=True):
+    """Train `model` on `dataset` by `recipe`; go on where a killed run in `output_dir` stopped.
+
+    A run that is killed and started again repeats the epoch it was in, and ends with the history it would have had
+    undisturbed. The test set is never touched.
+
+    Args:
+        model: a network from `models.create_model`.
+        dataset: a `datasets.Dataset`.
+        recipe: a `Recipe`.
+        output_dir: folder for `checkpoint/` and `history.csv`; None keeps nothing on disk.
+        seed: whole number for order and augmentation. (Initial weights follow `keras.utils.set_random_seed`.)
+        settings: dict that tells one run from another; a checkpoint with other settings is refused.
+        progress: False trains silently.
+
+    Returns:
+        The history: a list with a dict for each epoch: `epoch` (from 1), `loss` and `error` (per cent) on the
+        augmented training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate`
+        at the epoch's end, and `seconds` of training.
+
+    Raises:
+        ValueError: a checkpoint that is damaged or belongs to other settings.
+        FloatingPointError: the loss became infinite or not a number.
+    """
+    batches = Batches(dataset, recipe, seed)
+    history = []
+    compile_model(model, recipe, recipe.epochs * len(batches))
+    callbacks = [_Bookkeeping(history, dataset, recipe)]
+    if recipe.schedule == "plateau":
+        callbacks.append(_Plateau(history, recipe))
+    if output_dir is not None:
+        own = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed, **dataclasses.asdict(recipe)}
+        checkpoint = Checkpoint(Path(output_dir) / "checkpoint", own | (settings or {}), history)
+        callbacks += [checkpoint, _HistoryFile(Path(output_dir) / "history.csv", history)]
+        batches = Batches(dataset, recipe, seed, epoch=checkpoint.restore(model))
+    if progress:
+        callbacks.append(Progress(recipe.epochs, len(batches)))
+    if len(history) < recipe.epochs and not _stalled(recipe, history):
+        model.fit(
+            batches, epochs=recipe.epochs, initial_epoch=len(history), callbacks=callbacks, verbose=0, shuffle=False
+        )
+    return history
+
+
+def _stalled(recipe, history, stop_after=20):
+    return recipe.schedule == "plateau" and history and len(history) - best_epoch(history) >= stop_after
+
+
+class _HistoryFile(keras.callbacks.Callback):
+    def __init__(self, path, history):
+        super().__init__()
+        self.path, self.history = path, history
+
+    def on_epoch_end(self, epoch, logs=None):
+        write_history(self.path, self.history)
+
+
+def write_history(path, history):
+    """Write a history as CSV: a header with the names of `fit`'s dict, a line for each epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())
+
+
+def test_errors(model, dataset, history, output_dir):
+    """Loss and error on the test split, measured once training is over.
+
+    Args:
+        model: the network as `fit` left it, with the weights of the last epoch; it keeps them.
+        dataset: the `datasets.Dataset`.
+        history: what `fit` returned.
+        output_dir: the folder `fit` was given.
+
+    Returns:
+        dict with `last_epoch`, the result, and `chosen_on_validation`, the same with the weights of the lowest
+        validation error; each a dict with `epoch`, `loss` and `error` (per cent).
+    """
+    last, chosen = len(history), best_epoch(history)
+    found = {"last_epoch": {"epoch": last, **evaluate(model, dataset, dataset.test)}}
+    if chosen == last:
+        found["chosen_on_validation"] = dict(found["last_epoch"])
+    else:
+        keep = model.get_weights()
+        folder = Path(output_dir) / "checkpoint"
+        model.load_weights(folder / f"epoch-{chosen:04d}.weights.h5")
+        found["chosen_on_validation"] = {"epoch": chosen, **evaluate(model, dataset, dataset.test)}
+        model.set_weights(keep)
+    return found
+
+
+def finish(model, history, output_dir):
+    """Keep a finished run's weights as `model.weights.h5`, without the optimiser's, and drop its checkpoint."""
+    folder = Path(output_dir)
+    model.compile()  # lets go of the optimiser, which would double the file
+    save_weights(model, folder / "model.weights.h5")
+    write_history(folder / "history.csv", history)
+
+
+def drop_checkpoint(output_dir):
+    """Delete the checkpoint of a run whose record is written."""
+    shutil.rmtree(Path(output_dir) / "checkpoint", ignore_errors=True)
+
+
+# --- The parameters of book/experiments/train.ipynb --------------------------------------------------------------
+
+#: Every parameter of the experiment notebook, with its default. None means: what the profile says.
+PARAMETERS = {
+    "model": "attention_tiny", "model_options": {}, "dataset": "cluttered_digits", "data_dir": None,
+    "profile": "smoke", "seed": 0, "label_noise": 0.0, "epochs": None, "batch_size": None, "learning_rate": None,
+    "mixed_precision": None, "output_dir": None,
+}  # fmt: skip
+
+_IPYTHON_NAMES = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+
+
+def check_parameters(names):
+    """Check the parameters of an experiment before anything is loaded or written.
+
+    Args:
+        names: the notebook's `globals()`, or any dict of parameters. papermill adds what it was given with `-p` as
+            plain variables and only warns about a name it does not know; here such a name is refused.
+
+    Returns:
+        dict with every parameter of `PARAMETERS`, `model_options` with its defaults filled in, `recipe` (a `Recipe`)
+        in place of the parameters that change one, and `output_dir` as a `Path`.
+
+    Raises:
+        ValueError: an unknown name, a value that is not allowed, or an `output_dir` that holds a finished run.
+    """
+    given = {
+        name: value
+        for name, value in names.items()
+        if not name.startswith("_") and name not in _IPYTHON_NAMES and not callable(value)
+        and type(value).__name__ != "module"
+    }  # fmt: skip
+    unknown = sorted(set(given) - set(PARAMETERS))
+    if unknown:
+        raise ValueError(f"unknown parameter {unknown[0]!r}; the parameters are: {', '.join(PARAMETERS)}")
+    run = PARAMETERS | given
+
+    if isinstance(run["model_options"], str):
+        try:
+            run["model_options"] = json.loads(run["model_options"])
+        except ValueError:
+            raise ValueError(
+                f"model_options must be a dict or its JSON, such as '{{\"learning\": \"naive\"}}'; "
+                f"received {run['model_options']!r}"
+            ) from None
+    run["model_options"] = models.check_options(run["model"], run["model_options"] or {})
+    datasets.check_name(run["dataset"], run["data_dir"])
+    checks.whole("seed", run["seed"], 0)
+    checks.number("label_noise", run["label_noise"], least=0, most=1)
+    if run["mixed_precision"] is not None:
+        checks.choice("mixed_precision", run["mixed_precision"], PRECISIONS)
+    run["recipe"] = recipe(
+        run.pop("profile"), epochs=run.pop("epochs"), batch_size=run.pop("batch_size"),
+        learning_rate=run.pop("learning_rate"), precision=run.pop("mixed_precision"),
+    )  # fmt: skip
+    run["output_dir"] = _output_dir(run)
+    return run
+
+
+def _output_dir(run):
+    """The folder of a run: the given one, which must not hold a finished run, or the first free one by its name."""
+    if run["output_dir"] is not None:
+        folder = Path(run["output_dir"]).expanduser()
+        if (folder / "record.json").exists():
+            raise ValueError(f"output_dir {str(folder)!r} holds a finished run (record.json); choose another folder")
+        return folder
+    data = Path(run["dataset"].partition(":")[2] or run["dataset"]).name
+    stem = f"{run['model']}-{data}-{run['recipe'].profile}-seed{run['seed']}"
+    settings = {name: run[name] for name in ("model_options", "label_noise")} | dataclasses.asdict(run["recipe"])
+    if settings != {"model_options": models.check_options(run["model"], {}), "label_noise": 0.0} | dataclasses.asdict(
+        recipe(run["recipe"].profile)
+    ):
+        stem += "-" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    number, folder = 1, Path("runs") / stem
+    while (folder / "record.json").exists():
+        number += 1
+        folder = Path("runs") / f"{stem}-{number}"
+    return folder

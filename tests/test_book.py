@@ -1,0 +1,172 @@
+"""The sources of the book, without building it: notebooks, table of contents, and how output becomes a page."""
+
+import io
+import re
+
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+LONGEST_CELL = 35  # lines that are not blank: what a screen shows
+FEWEST_EXERCISES = 3
+
+NOTEBOOKS = sorted((ROOT / "book").rglob("*.ipynb"))
+NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
+CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
+
+DIRECTIVE = re.compile(r"(?P<fence>`{3,}|:{3,}) *\{(?P<name>exercise|solution)(?:-start)?\} *(?P<argument>[^\n]*)\n"
+                       r"(?P<options>(?: *:[\w-]+:[^\n]*\n)*)")  # fmt: skip
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def cells(path, cell_type):
+    return [cell for cell in read(path).cells if cell.cell_type == cell_type]
+
+
+def named(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=named)
+
+
+def test_there_are_chapters():
+    assert CHAPTERS
+
+
+def test_table_of_contents_has_every_chapter_in_reading_order():
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    listed = [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
+    numbered = [file for file in listed if re.match(r"\d\d_", file.split("/")[-1])]
+    assert numbered == [named(path.with_suffix("")) for path in CHAPTERS]
+
+
+@each(NOTEBOOKS)
+def test_notebook_is_valid(path):
+    nbformat.validate(read(path))
+
+
+@each(NOTEBOOKS)
+def test_notebook_holds_no_output(path):
+    for cell in cells(path, "code"):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+
+
+@each(NOTEBOOKS)
+def test_notebook_asks_for_any_python(path):
+    assert read(path).metadata.kernelspec.name == "python3"
+
+
+@each(NOTEBOOKS)
+def test_code_cells_fit_a_screen(path):
+    for cell in cells(path, "code"):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= LONGEST_CELL, f"{len(lines)} lines in the cell that starts {lines[0]!r}"
+
+
+@each(NOTEBOOKS)
+def test_notebook_names_no_place_on_one_machine(path):
+    found = re.findall(r"(?<![\w.:/~])/(?:home|root|Users|tmp|work|mnt|opt|var)/\S*|\b[A-Z]:\\\\\S*|file://\S*",
+                       path.read_text(encoding="utf-8"))  # fmt: skip
+    assert found == []
+
+
+@each(CHAPTERS)
+def test_chapter_has_exercises_with_folded_solutions(path):
+    text = "\n\n".join(cell.source for cell in cells(path, "markdown"))
+    directives = [match.groupdict() for match in DIRECTIVE.finditer(text)]
+    labels = [
+        re.search(r":label: *(\S+)", directive["options"] or "").group(1)
+        for directive in directives
+        if directive["name"] == "exercise"
+    ]
+    solutions = [directive for directive in directives if directive["name"] == "solution"]
+    assert len(labels) >= FEWEST_EXERCISES
+    assert sorted(solution["argument"].strip() for solution in solutions) == sorted(labels)
+    for solution in solutions:
+        assert re.search(r":class:.*\bdropdown\b", solution["options"]), f"{solution['argument']} is not folded"
+
+
+def render(cell_output, folder, markdown="# Title"):
+    """The page made of a notebook with one output, and the warnings of the build."""
+    code = new_code_cell("pass", outputs=[cell_output] if cell_output else [])
+    notebook = new_notebook(cells=[new_markdown_cell(markdown), code])
+    notebook.metadata["language_info"] = {"name": "python"}
+    nbformat.write(notebook, folder / "index.ipynb")
+    settings = {
+        "extensions": ["myst_nb", "notebook_output"],
+        "nb_execution_mode": "off",
+        "nb_output_stderr": "warn",
+    }
+    warnings = io.StringIO()
+    with patch_docutils(), docutils_namespace():
+        app = Sphinx(folder, None, folder / "html", folder / "trees", "html", settings, status=None, warning=warnings)
+        app.build()
+    return (folder / "html" / "index.html").read_text(encoding="utf-8"), warnings.getvalue()
+
+
+@pytest.fixture
+def local_extensions(monkeypatch):
+    """Let Sphinx find the book's own extensions, and put MyST-NB back as it was."""
+    import myst_nb.sphinx_
+
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    monkeypatch.setattr(myst_nb.sphinx_, "load_renderer", myst_nb.sphinx_.load_renderer)
+
+
+# The smallest picture there is: one pixel.
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
+
+def test_picture_keeps_the_alt_text_of_its_output(tmp_path, local_extensions):
+    metadata = {"image/png": {"alt": "One pixel", "width": 640}}
+    page, warnings = render(new_output("display_data", {"image/png": PIXEL}, metadata=metadata), tmp_path)
+    assert re.search(r'<img[^>]*alt="One pixel"', page)
+    assert "640px" in page
+    assert warnings == ""
+
+
+def test_picture_without_alt_text_is_a_warning(tmp_path, local_extensions):
+    _, warnings = render(new_output("display_data", {"image/png": PIXEL}), tmp_path)
+    assert "image without alt text" in warnings
+
+
+def test_markdown_picture_without_alt_text_is_a_warning(tmp_path, local_extensions):
+    (tmp_path / "pixel.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>', encoding="utf-8")
+    _, warnings = render(None, tmp_path, markdown="# Title\n\n![](pixel.svg)")
+    assert "image without alt text" in warnings
+
+
+TENSORFLOW_LINES = """\
+2026-01-31 12:00:00.123456: I tensorflow/core/util/port.cc:153] oneDNN custom operations are on. You may see slightly \
+different numerical results due to floating-point round-off errors from different computation orders.
+WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1769860800.000000   12345 cpu_feature_guard.cc:227] This TensorFlow binary is optimized to use available \
+CPU instructions in performance-critical operations.
+To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow with the appropriate compiler \
+flags.
+"""
+
+
+def test_log_lines_of_tensorflow_stay_out_of_the_page(tmp_path, local_extensions):
+    page, warnings = render(new_output("stream", name="stderr", text=TENSORFLOW_LINES), tmp_path)
+    assert "oneDNN" not in page
+    assert "cpu_feature_guard" not in page
+    assert warnings == ""
+
+
+def test_other_stderr_is_shown_and_is_a_warning(tmp_path, local_extensions):
+    text = TENSORFLOW_LINES + "UserWarning: the masks are empty\n"
+    page, warnings = render(new_output("stream", name="stderr", text=text), tmp_path)
+    assert "the masks are empty" in page
+    assert "oneDNN" not in page
+    assert "stderr was found" in warnings

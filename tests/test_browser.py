@@ -1,0 +1,232 @@
+"""The built site as a reader opens it: from a file, in a real browser, with the network off.
+
+Every page that the build has written is opened once; each test then looks at all of them, and reports by page what
+it found. A new page is covered by being there.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+from urllib.request import url2pathname
+
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT
+
+PHONE_WIDTH = 360
+
+# Runs in the page: waits for the formulas and the pictures, then returns what the tests look at.
+READ_PAGE = r"""
+const done = arguments[arguments.length - 1];
+(async () => {
+  if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
+  await new Promise(resolve => setTimeout(resolve, 100));
+
+  const unrendered = /\\\(|\\\[|\\begin\{|\$\$|\$[^\s$][^$\n]*\$/;
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const raw = [];
+  while (texts.nextNode()) {
+    const text = texts.currentNode;
+    if (unrendered.test(text.data) && !text.parentElement.closest("script, style, pre, code, textarea"))
+      raw.push(text.data.trim());
+  }
+  const formulas = [...document.querySelectorAll(".math")];
+  done({
+    images: [...document.images].map(image => (
+      {source: image.src.slice(0, 200), alt: image.alt.trim(), loaded: image.complete && image.naturalWidth > 0})),
+    formulas: formulas.length,
+    failed_formulas: [
+      ...raw,
+      ...formulas.filter(formula => !formula.querySelector("mjx-container")).map(formula => formula.textContent),
+      ...[...document.querySelectorAll("mjx-merror")].map(error => error.textContent),
+    ],
+    links: [...document.querySelectorAll("a[href]")].map(link => link.href),
+    targets: [...document.querySelectorAll("[id], a[name]")].map(target => target.id || target.name),
+    solutions: [...document.querySelectorAll(".solution")].map(solution => (
+      [solution.textContent.trim().slice(0, 40), solution.classList.contains("toggle-hidden")])),
+  });
+})();
+"""
+
+# Runs in the page: what is wider than the window, and not in a box that scrolls.
+WIDER_THAN_WINDOW = r"""
+const width = document.documentElement.clientWidth;
+if (document.documentElement.scrollWidth <= width) return [];
+const wide = [...document.querySelectorAll(".bd-article *")].filter(element => {
+  if (element.getBoundingClientRect().right <= width) return false;
+  for (let box = element.parentElement; box; box = box.parentElement)
+    if (getComputedStyle(box).overflowX !== "visible" && box.getBoundingClientRect().right <= width) return false;
+  return true;
+});
+return [`scrolls to ${document.documentElement.scrollWidth} px`,
+        ...wide.slice(0, 5).map(element => `${element.tagName}.${element.className}`)];
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the site, and what the browser found in it."""
+
+    name: str  # its path in the site
+    errors: list  # of the console
+    requests: list  # addresses outside this machine
+    overflow: list  # what sticks out of a phone's window
+    found: dict  # the result of READ_PAGE
+
+
+def visit(browser, address):
+    """Open `address`; return the errors of the console and the requests that left the machine."""
+    for log in ["browser", "performance"]:
+        browser.get_log(log)  # reading a log empties it
+    browser.get(address)
+    found = browser.execute_async_script(READ_PAGE)
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    addresses = [urlsplit(request["url"]) for request in requests]
+    # Whatever names a host; chrome: is the browser's own first tab.
+    outside = [address.geturl() for address in addresses if address.netloc and address.scheme != "chrome"]
+    return console_errors(browser), outside, found
+
+
+def console_errors(browser):
+    """The errors that the console has shown since it was last read."""
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture(scope="module")
+def pages(site, browser):
+    """Every page of the site, but the redirect at its top."""
+    pages = []
+    for path in sorted(site.rglob("*.html")):
+        name = path.relative_to(site).as_posix()
+        if name == "index.html" or name.startswith("_static/"):
+            continue
+        errors, outside, found = visit(browser, path.as_uri())
+        phone = {"width": PHONE_WIDTH, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        overflow = browser.execute_script(WIDER_THAN_WINDOW)
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        pages.append(Page(name, errors, outside, overflow, found))
+    return pages
+
+
+def check(pages, wrong):
+    """Fail if `wrong(page)` returns anything for a page, with all that it returned."""
+    report = [f"{page.name}: {item}" for page in pages for item in wrong(page)]
+    assert not report, "\n".join(report)
+
+
+def chapters():
+    """The sources of the pages, in the order of _toc.yml, relative to the project's folder."""
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    names = [contents["root"], *(entry["file"] for part in contents["parts"] for entry in part["chapters"])]
+    return [Path(f"{name}.md" if (ROOT / f"{name}.md").exists() else f"{name}.ipynb") for name in names]
+
+
+def page_name(chapter):
+    """The page that `chapter` becomes."""
+    return chapter.with_suffix(".html").as_posix()
+
+
+def prose(chapter):
+    """The Markdown of a chapter, without its code."""
+    text = (ROOT / chapter).read_text(encoding="utf-8")
+    if chapter.suffix == ".ipynb":
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return re.sub(r"`[^`\n]+`", "", text)
+
+
+def test_every_chapter_has_a_page(pages):
+    assert {page_name(chapter) for chapter in chapters()} <= {page.name for page in pages}
+
+
+def test_top_page_leads_to_the_book(site, browser):
+    browser.get((site / "index.html").as_uri())
+    browser.execute_async_script("setTimeout(arguments[0], 500)")
+    assert browser.current_url == (site / page_name(chapters()[0])).as_uri()
+
+
+def test_no_console_errors(pages):
+    check(pages, lambda page: page.errors)
+
+
+def test_no_request_leaves_the_machine(pages):
+    check(pages, lambda page: page.requests)
+
+
+def test_formulas_are_rendered(pages):
+    check(pages, lambda page: page.found["failed_formulas"])
+
+
+def test_formulas_of_the_sources_are_on_the_pages(pages):
+    with_formulas = [chapter for chapter in chapters() if re.search(r"\$[^\s$][^$]*\$|\\begin\{", prose(chapter))]
+    assert with_formulas, "no chapter has a formula: this test would pass whatever the pages show"
+    expected = [page_name(chapter) for chapter in with_formulas]
+    check(pages, lambda page: ["no formula"] if page.name in expected and page.found["formulas"] == 0 else [])
+
+
+def test_images_load_and_say_what_they_show(pages):
+    check(pages, lambda page: [image for image in page.found["images"] if not (image["alt"] and image["loaded"])])
+
+
+def test_links_inside_the_site_lead_somewhere(site, pages):
+    targets = {page.name: page.found["targets"] for page in pages}
+
+    def dead_links(page):
+        for link in set(page.found["links"]):
+            address, fragment = urldefrag(link)
+            if urlsplit(address).scheme != "file":
+                continue
+            path = Path(url2pathname(urlsplit(address).path))
+            if not (path.is_relative_to(site) and path.is_file()):
+                yield link
+            elif fragment and unquote(fragment) not in targets[path.relative_to(site).as_posix()]:
+                yield link
+
+    check(pages, dead_links)
+
+
+def test_pages_fit_a_phone(pages):
+    check(pages, lambda page: page.overflow)
+
+
+def test_solutions_are_folded(pages):
+    assert any(page.found["solutions"] for page in pages)
+    check(pages, lambda page: [text for text, folded in page.found["solutions"] if not folded])
+
+
+def test_every_notebook_has_a_colab_button(pages):
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    folder = f"{repository['url'].removeprefix('https://github.com')}/blob/{repository['branch']}"
+    buttons = {
+        page_name(chapter): f"https://colab.research.google.com/github{folder}/{chapter.as_posix()}"
+        for chapter in chapters()
+        if chapter.suffix == ".ipynb"
+    }
+    check(pages, lambda page: {buttons.get(page.name)} - {*page.found["links"], None})
+
+
+@pytest.mark.parametrize(("words", "found"), [("attention mask", True), ("xylophone", False)])
+def test_search(site, browser, words, found):
+    errors, outside, _ = visit(browser, f"{(site / 'search.html').as_uri()}?q={words.replace(' ', '+')}")
+    browser.execute_async_script("setTimeout(arguments[0], 1000)")
+    results = browser.execute_script("return [...document.querySelectorAll('#search-results li a')].map(a => a.href)")
+    assert (errors + console_errors(browser), outside) == ([], [])
+    assert bool(results) == found
+    assert all(result.startswith(site.as_uri()) for result in results)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_theme_follows_the_system(site, browser, scheme):
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get((site / page_name(chapters()[1])).as_uri())
+    colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    brightness = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+    assert brightness > 200 if scheme == "light" else brightness < 60

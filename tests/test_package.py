@@ -1,0 +1,61 @@
+"""What is installed: the package's requirements, the lock file, and the style of the code."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+
+import pytest
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import ranet_lib
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+PINS = [line for line in LOCK.splitlines() if line and not line.startswith("#")]
+
+# What Google Colab had installed when these bounds were last looked at. None may be replaced there.
+COLAB = {
+    "ipywidgets": "7.7.1",
+    "jsonschema": "4.26.0",
+    "keras": "3.13.2",
+    "matplotlib": "3.10.0",
+    "numpy": "2.1.3",
+    "pillow": "11.3.0",
+    "scikit-learn": "1.6.1",
+}
+
+
+def test_version_is_in_one_place():
+    assert version("ranet_lib") == ranet_lib.__version__
+    assert "version" not in PROJECT
+
+
+@pytest.mark.parametrize("line", PROJECT["dependencies"])
+def test_package_installs_on_colab_without_changing_it(line):
+    requirement = Requirement(line)
+    assert COLAB[requirement.name] in requirement.specifier
+
+
+def test_lock_is_pins_and_nothing_else():
+    for pin in PINS:
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", pin)
+    assert "://" not in LOCK
+
+
+@pytest.mark.parametrize("line", [line for name in ["book", "test", "batch", "cpu"] for line in EXTRAS[name]])
+def test_lock_has_a_version_of_every_requirement(line):
+    requirement = Requirement(line)
+    pins = [Requirement(pin) for pin in PINS]
+    pinned = [str(pin.specifier).removeprefix("==") for pin in pins if pin.name == canonicalize_name(requirement.name)]
+    assert pinned
+    assert all(version in requirement.specifier for version in pinned)
+
+
+def test_style():
+    check = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], capture_output=True, text=True)
+    assert check.returncode == 0, check.stdout
