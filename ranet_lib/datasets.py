@@ -290,12 +290,16 @@ def with_label_noise(dataset: Dataset, level: float, seed: int) -> Dataset:
         return dataset
     noisy = {
         name: replace(split, labels=corrupt_labels(split.labels, level, dataset.num_classes, seed + offset))
-        for offset, (name, split) in enumerate({"train": dataset.train, "validation": dataset.validation}.items())
+        for offset, (name, split) in enumerate(
+            {"train": dataset.train, "validation": dataset.validation}.items()
+        )
     }
     return replace(dataset, **noisy)
 
 
-def rotate_shift_mirror(images: np.ndarray, rng: np.random.Generator, degrees: float = 20, shift: float = 0.2):
+def rotate_shift_mirror(
+    images: np.ndarray, rng: np.random.Generator, degrees: float = 20, shift: float = 0.2
+):
     """The source document's augmentation: rotate, shift and mirror each image at random, bilinearly.
 
     Args:
@@ -321,7 +325,9 @@ def rotate_shift_mirror(images: np.ndarray, rng: np.random.Generator, degrees: f
     turned = np.empty_like(images)
     for i in range(count):
         for c in range(channels):
-            turned[i, :, :, c] = map_coordinates(images[i, :, :, c], (rows[i], columns[i]), order=1, mode="nearest")
+            turned[i, :, :, c] = map_coordinates(
+                images[i, :, :, c], (rows[i], columns[i]), order=1, mode="nearest"
+            )
     return turned
 
 
@@ -686,6 +692,8 @@ def _read_image(path: Path, size: int) -> np.ndarray:
 
 # ---- Cluttered digits --------------------------------------------------------------------------------------
 
+# Of each split: how many scenes, and which part of the writings they are painted from.
+_SCENES = ((10_000, 0, 0.7), (1_000, 0.7, 0.8), (2_000, 0.8, 1))
 _SIDE = 32  # of an image, in pixels
 _MARGIN = 6  # around it while it is painted, so that what crosses the border needs no special case
 _GLYPH_SIDE = 40  # samples: ten cells, the digit's eight and a blank one on each side, of four samples each
@@ -700,7 +708,7 @@ def _make_cluttered_digits(seed: int) -> Dataset:
     # Whole writings go to one split; pieces of clutter are cut from the split's own.
     place = _random_ranks(digits, np.random.default_rng([seed, 0])) / np.bincount(digits)[digits]
     splits = []
-    for number, (count, first, last) in enumerate(((10_000, 0, 0.7), (1_000, 0.7, 0.8), (2_000, 0.8, 1))):
+    for number, (count, first, last) in enumerate(_SCENES):
         of_split = np.flatnonzero((first <= place) & (place < last))
         of_split = of_split[np.argsort(digits[of_split], kind="stable")]
         rng = np.random.default_rng([seed, 1 + number])
@@ -712,7 +720,9 @@ def _handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
     """The 1,797 digits of scikit-learn: float32 (N, 8, 8) from 0 to 1, and their labels."""
     package = importlib.util.find_spec("sklearn")
     if package is None:
-        raise ImportError("'cluttered_digits' is made from the digits of scikit-learn, which is not installed")
+        raise ImportError(
+            "'cluttered_digits' is made from the digits of scikit-learn, which is not installed"
+        )
     table = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     if table.exists():  # importing scikit-learn would take longer than painting all the images
         numbers = np.loadtxt(table, np.float32, delimiter=",")

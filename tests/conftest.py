@@ -62,8 +62,9 @@ def find_chromium():
     """The paths of Chromium and its driver. Where apt can install them, it does; else skip, or fail in CI."""
     names = ["chromium", "chromedriver"]
     if not all(map(shutil.which, names)) and os.geteuid() == 0 and shutil.which("apt-get"):
-        for command in ["update", "install --yes --no-install-recommends chromium chromium-driver"]:
-            subprocess.run(["apt-get", *command.split()], capture_output=True)
+        quiet = {"capture_output": True, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+        subprocess.run(["apt-get", "update"], **quiet)
+        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", "chromium", "chromium-driver"], **quiet)
     paths = [shutil.which(name) for name in names]
     if not all(paths):
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip
