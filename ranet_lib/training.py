@@ -77,7 +77,7 @@ class Recipe:
 
 _PROFILES = {
     "smoke": Recipe("smoke", epochs=2, schedule="one_cycle", train_images=1_600),
-    "laptop": Recipe("laptop", epochs=8, batch_size=128, schedule="one_cycle", weight_decay=5e-4),
+    "laptop": Recipe("laptop", epochs=7, batch_size=128, schedule="one_cycle", weight_decay=5e-4),
     "full": Recipe("full", epochs=205),
     "source": Recipe(
         "source", epochs=100, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, schedule="plateau",

@@ -64,7 +64,7 @@ def find_chromium():
     if not all(map(shutil.which, names)) and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = {"capture_output": True, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
         subprocess.run(["apt-get", "update"], **quiet)
-        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", "chromium", "chromium-driver"], **quiet)
+        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "chromium", "chromium-driver"], **quiet)
     paths = [shutil.which(name) for name in names]
     if not all(paths):
         give_up = pytest.fail if os.environ.get("CI") else pytest.skip

@@ -56,6 +56,7 @@ def test_notebook_is_valid(path):
 
 @each(NOTEBOOKS)
 def test_notebook_holds_no_output(path):
+    assert "widgets" not in read(path).metadata
     for cell in cells(path, "code"):
         assert cell.outputs == []
         assert cell.execution_count is None
@@ -63,7 +64,10 @@ def test_notebook_holds_no_output(path):
 
 @each(NOTEBOOKS)
 def test_notebook_asks_for_any_python(path):
-    assert read(path).metadata.kernelspec.name == "python3"
+    metadata = read(path).metadata
+    assert metadata.kernelspec.name == "python3"
+    # Without it, a notebook that the book shows but does not run is a warning, and its code has no colours.
+    assert metadata.language_info.name == "python"
 
 
 @each(NOTEBOOKS)

@@ -1,0 +1,178 @@
+"""The building blocks: their shapes, their mathematics, and the errors they give."""
+
+import keras
+import numpy as np
+import pytest
+
+from ranet_lib import blocks
+
+
+def features(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 6)])
+@pytest.mark.parametrize(
+    "block, expected",
+    [
+        (lambda: blocks.ResidualUnit(16), (None, None, 16)),
+        (lambda: blocks.ResidualUnit(32, strides=2), ("half", "half", 32)),
+        (lambda: blocks.TrunkBranch(16, 2), (None, None, 16)),
+        (lambda: blocks.MaskBranch(16, depth=2), (None, None, 16)),
+        (lambda: blocks.LocalMaskBranch(16), (None, None, 16)),
+        (lambda: blocks.AttentionModule(16, mask_depth=2), (None, None, 16)),
+    ],
+)
+def test_shapes_also_where_two_does_not_divide(size, block, expected):
+    layer = block()
+    inputs = features(2, *size, 16)
+    output = numpy(layer(inputs))
+    height, width = (-(-s // 2) if e == "half" else s for s, e in zip(size, expected))
+    assert output.shape == (2, height, width, expected[2])
+    assert tuple(layer.compute_output_shape(inputs.shape)) == output.shape
+
+
+def test_residual_unit_without_its_residual_is_the_identity():
+    unit = blocks.ResidualUnit(16)
+    inputs = features(2, 8, 8, 16)
+    unit(inputs)
+    last = unit.residual[-1]
+    last.set_weights([np.zeros(last.kernel.shape)])
+    np.testing.assert_array_equal(numpy(unit(inputs)), inputs)
+    bare = blocks.ResidualUnit(16, shortcut=False)
+    bare(inputs)
+    bare.residual[-1].set_weights([np.zeros(last.kernel.shape)])
+    np.testing.assert_array_equal(numpy(bare(inputs)), 0 * inputs)
+
+
+def forced_mask(module, value):
+    """Make the mask of a built module the constant `value` whatever it sees."""
+    module.mask.finish = lambda features, training: keras.ops.full_like(features, value)
+
+
+@pytest.mark.parametrize("learning, factor", [("residual", 1.25), ("naive", 0.25)])
+def test_a_constant_mask_scales_the_trunk_by_the_learning_rule(learning, factor):
+    module = blocks.AttentionModule(16, pre_units=0, learning=learning)
+    inputs = features(2, 8, 8, 16)
+    module(inputs)
+    forced_mask(module, 0.25)
+    trunk = numpy(module.trunk(inputs))
+    np.testing.assert_allclose(numpy(module(inputs)), factor * trunk, rtol=1e-6)
+
+
+@pytest.mark.parametrize("learning", ["residual", "naive"])
+def test_a_mask_of_zero_leaves_the_trunk_or_nothing(learning):
+    module = blocks.AttentionModule(16, pre_units=0, learning=learning)
+    inputs = features(2, 8, 8, 16)
+    module(inputs)
+    forced_mask(module, 0.0)
+    expected = numpy(module.trunk(inputs)) if learning == "residual" else 0 * inputs
+    np.testing.assert_array_equal(numpy(module(inputs)), expected)
+
+
+def test_return_mask_gives_the_mask_that_was_applied():
+    module = blocks.AttentionModule(16, pre_units=0)
+    inputs = features(2, 8, 8, 16)
+    output, mask = (numpy(x) for x in module(inputs, return_mask=True))
+    assert mask.shape == inputs.shape and 0 < mask.min() and mask.max() < 1
+    np.testing.assert_allclose(output, (1 + mask) * numpy(module.trunk(inputs)), rtol=1e-5, atol=1e-6)
+
+
+def test_mixed_is_a_sigmoid_of_every_value():
+    x = features(2, 4, 4, 3)
+    np.testing.assert_allclose(numpy(blocks.mixed(x)), 1 / (1 + np.exp(-x)), rtol=1e-5)
+
+
+def test_channel_has_unit_norm_over_the_channels_and_survives_zeros():
+    x = features(2, 4, 4, 3)
+    x[0, 0, 0] = 0
+    mask = numpy(blocks.channel(x))
+    norms = np.linalg.norm(mask, axis=-1)
+    assert norms[0, 0, 0] == 0
+    np.testing.assert_allclose(np.delete(norms.ravel(), 0), 1, rtol=1e-5)
+
+
+def test_spatial_standardises_each_channels_map():
+    x = 5 + 3 * features(2, 6, 7, 3)
+    mask = numpy(blocks.spatial(x)).astype("float64")
+    logits = np.log(mask / (1 - mask))
+    np.testing.assert_allclose(logits.mean(axis=(1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(logits.std(axis=(1, 2)), 1, rtol=1e-4)
+    constant = numpy(blocks.spatial(np.full((1, 4, 4, 2), 7, "float32")))
+    np.testing.assert_allclose(constant, 0.5)
+
+
+def test_the_mask_branch_sees_further_than_a_local_one():
+    """Change one corner pixel: the far corner of an encoder-decoder's output moves, a short local branch's does not."""
+    inputs = features(1, 16, 16, 8)
+    changed = inputs.copy()
+    changed[0, 0, 0] += 10
+    far = {}
+    for name, branch in {
+        "encoder_decoder": blocks.MaskBranch(8, depth=3),
+        "local": blocks.LocalMaskBranch(8, units=3),
+    }.items():
+        far[name] = np.abs(numpy(branch(inputs)) - numpy(branch(changed)))[0, -1, -1].max()
+    assert far["encoder_decoder"] > 0
+    assert far["local"] == 0
+
+
+def test_batch_statistics_move_in_training_only_and_batch_mates_do_not_matter_in_inference():
+    module = blocks.AttentionModule(16)
+    inputs = features(4, 8, 8, 16)
+    module(inputs)
+    before = [numpy(weight).copy() for weight in module.non_trainable_weights]
+    together = numpy(module(inputs, training=False))
+    alone = numpy(module(inputs[:1], training=False))
+    np.testing.assert_allclose(together[:1], alone, rtol=1e-4, atol=1e-5)  # other batch sizes, other summation order
+    for old, new in zip(before, module.non_trainable_weights):
+        np.testing.assert_array_equal(old, numpy(new))
+    module(inputs, training=True)
+    assert all(np.any(old != numpy(new)) for old, new in zip(before, module.non_trainable_weights))
+
+
+def test_batch_normalization_equals_keras_own():
+    """The fused kernel and Keras's several passes give the same outputs and the same moving averages."""
+    ours, theirs = blocks.BatchNormalization(), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+    inputs = 3 + 2 * features(8, 5, 5, 6)
+    for layer in (ours, theirs):
+        layer.build(inputs.shape)
+    weights = [features(6, seed=i) ** 2 + 0.5 for i in range(4)]
+    for layer in (ours, theirs):
+        layer.set_weights(weights)
+    for training in (False, True, True, False):
+        np.testing.assert_allclose(
+            numpy(ours(inputs, training=training)), numpy(theirs(inputs, training=training)), rtol=1e-4, atol=1e-5
+        )
+    for mine, other in zip(ours.get_weights(), theirs.get_weights()):
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: blocks.ResidualUnit(0), "filters must be a whole number of at least 1; received 0"),
+        (lambda: blocks.ResidualUnit(10), "multiple of bottleneck x groups = 4; received 10"),
+        (lambda: blocks.ResidualUnit(16, shortcut="yes"), "shortcut must be one of True, False; received 'yes'"),
+        (lambda: blocks.TrunkBranch(16, 0), "units must be a whole number of at least 1; received 0"),
+        (lambda: blocks.MaskBranch(16, mask_activation="soft"), "mask_activation must be one of 'mixed'"),
+        (lambda: blocks.AttentionModule(16, learning="both"), "learning must be one of 'residual', 'naive'"),
+        (lambda: blocks.AttentionModule(16, mask_branch="u-net"), "received 'u-net'"),
+        (lambda: blocks.MaskBranch(16, depth=5).build((None, 8, 8, 16)), "at most 3 times here"),
+        (lambda: blocks.MaskBranch(16).build((None, None, 8, 16)), "needs a fixed height and width"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_is_allowed(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_walk_meets_every_weight():
+    module = blocks.AttentionModule(16, mask_depth=2)
+    module(features(1, 8, 8, 16))
+    met = {id(w) for layer in blocks.walk(module) if not isinstance(layer, blocks.Block) for w in layer.weights}
+    assert met == {id(w) for w in module.weights}

@@ -1,0 +1,109 @@
+"""Looking inside: masks of each module, how well they find an object, and the response by stage."""
+
+import keras
+import numpy as np
+import pytest
+
+from ranet_lib import blocks, masks, models
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    keras.utils.set_random_seed(3)
+    return models.create_model("attention_tiny", 5)
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, 32, 32, 3)).astype("float32")
+
+
+def test_one_mask_per_module_at_the_modules_own_size(tiny):
+    found = masks.attention_masks(tiny, images(5), batch_size=2)
+    assert [mask.shape for mask in found] == [(5, 16, 16), (5, 8, 8), (5, 4, 4)]
+    whole = masks.attention_masks(tiny, images(5), channels=True)
+    assert [mask.shape for mask in whole] == [(5, 16, 16, 48), (5, 8, 8, 96), (5, 4, 4, 192)]
+    for mean, every in zip(found, whole):
+        np.testing.assert_allclose(mean, every.mean(axis=-1), rtol=1e-4, atol=1e-5)
+
+
+def test_the_masks_are_those_that_the_network_applies(tiny):
+    """Rebuild the logits by hand from the first module's mask."""
+    x = images(3)
+    features = x
+    for layer in tiny.layers[1:]:
+        for part in layer.layers if isinstance(layer, keras.Sequential) else [layer]:
+            if isinstance(part, blocks.AttentionModule) and part.name == "stage_1_attention_1":
+                mask = masks.attention_masks(tiny, x, channels=True)[0]
+                features = (1 + mask) * keras.ops.convert_to_numpy(part.trunk(features))
+                features = blocks.apply_chain(part.post, features)
+            else:
+                features = part(features)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(features), tiny.predict(x, verbose=0), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_mean_response_is_that_of_the_stages(tiny):
+    x = images(4)
+    found = masks.mean_response(tiny, x, batch_size=4)
+    features, expected = x, []
+    for layer in tiny.layers[1:]:
+        features = layer(features)
+        if layer.name.startswith("stage"):
+            expected.append(np.abs(keras.ops.convert_to_numpy(features)).mean())
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_networks_without_masks_and_wrong_images_are_refused(tiny):
+    with pytest.raises(ValueError, match="has no attention module"):
+        masks.attention_masks(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), images(1))
+    with pytest.raises(ValueError, match=r"takes images \(32, 32, 3\); received an array of shape \(1, 16, 16, 3\)"):
+        masks.attention_masks(tiny, np.zeros((1, 16, 16, 3)))
+
+
+def square(size=8, corner=(2, 3), side=3):
+    truth = np.zeros((1, size, size), bool)
+    truth[:, corner[0] : corner[0] + side, corner[1] : corner[1] + side] = True
+    return truth
+
+
+def test_localization_score_is_one_on_the_object_half_at_chance_zero_beside_it():
+    truth = square()
+    assert masks.localization_score(truth.astype(float), truth) == 1
+    assert masks.localization_score(1.0 - truth, truth) == 0
+    assert masks.localization_score(np.full(truth.shape, 0.3), truth) == 0.5
+    many = np.repeat(truth, 2000, axis=0)
+    noise = masks.reference_masks("random", 2000, truth.shape[1:], seed=1)
+    assert masks.localization_score(noise, many).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_localization_score_is_the_share_of_ordered_pairs():
+    rng = np.random.default_rng(5)
+    truth, mask = square(), rng.integers(0, 4, (1, 8, 8)).astype(float)
+    on, off = mask[truth][:, None], mask[~truth][None, :]
+    expected = ((on > off) + 0.5 * (on == off)).mean()
+    assert masks.localization_score(mask, truth)[0] == pytest.approx(expected)
+    assert masks.localization_score(7 * mask - 3, truth)[0] == pytest.approx(expected)
+
+
+def test_localization_score_enlarges_a_coarse_mask():
+    truth = square(16, (0, 0), 8)
+    coarse = np.array([[[1.0, 0.0], [0.0, 0.0]]])
+    assert masks.localization_score(coarse, truth)[0] > 0.95
+
+
+def test_localization_score_refuses_what_has_no_meaning():
+    truth = square()
+    with pytest.raises(ValueError, match="image 0 has 0 object pixels"):
+        masks.localization_score(truth.astype(float), np.zeros_like(truth))
+    with pytest.raises(ValueError, match="must be a bool array"):
+        masks.localization_score(truth.astype(float), truth.astype(float))
+    with pytest.raises(ValueError, match="with one count"):
+        masks.localization_score(np.zeros((2, 8, 8)), truth)
+
+
+def test_reference_masks():
+    centre = masks.reference_masks("centre", 2, (9, 9))
+    assert centre.shape == (2, 9, 9) and centre[0].argmax() == 40 and centre[0, 4, 4] == 1
+    with pytest.raises(ValueError, match="kind must be one of 'random', 'centre'; received 'middle'"):
+        masks.reference_masks("middle", 2, (9, 9))

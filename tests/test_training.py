@@ -1,0 +1,312 @@
+"""Recipes, batches, schedules, and a `fit` that survives being killed."""
+
+import dataclasses
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from ranet_lib import datasets, models, training
+
+
+@pytest.fixture(scope="module")
+def data():
+    """The embedded data, cut to 160 training and 64 validation and test images: real, and quick."""
+    full = datasets.load_dataset("cluttered_digits")
+
+    def head(split, count):
+        return datasets.Split(split.images[:count], split.labels[:count], split.masks[:count])
+
+    return dataclasses.replace(
+        full, train=head(full.train, 160), validation=head(full.validation, 64), test=head(full.test, 64)
+    )
+
+
+def small_network(num_classes=10):
+    """A few layers in place of a network, so that a test of the training takes a second."""
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(8, 3, strides=4),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(num_classes),
+        ],
+        name="small",
+    )
+
+
+def quick(**changes):
+    return training.recipe("smoke", **{"epochs": 3, "batch_size": 32, "train_images": 160, **changes})
+
+
+def without_times(history):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+# --- Recipes
+
+
+def test_the_full_profile_is_the_papers():
+    recipe = training.recipe("full")
+    steps = recipe.epochs * math.ceil(50_000 / recipe.batch_size)
+    assert (recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (64, 0.1, 1e-4)
+    assert steps == pytest.approx(160_000, rel=0.005)
+    rate = training.learning_rate(recipe, 160_000)
+    found = [float(rate(step)) for step in (0, 63_999, 64_001, 95_999, 96_001, 159_999)]
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
+def test_one_cycle_climbs_and_falls_to_zero():
+    rate = training.learning_rate(training.recipe("laptop"), 1000)
+    rates = np.array([float(rate(step)) for step in range(0, 1001, 10)])
+    top = rates.argmax()
+    assert rates.max() == pytest.approx(0.1) and 15 <= top <= 25 and rates[0] < 0.01 and rates[-1] < 1e-6
+    assert np.all(np.diff(rates[:top]) > 0) and np.all(np.diff(rates[top:]) < 1e-7)
+
+
+@pytest.mark.parametrize(
+    "profile, changes, message",
+    [
+        ("laptp", {}, "profile must be one of 'smoke', 'laptop', 'full', 'source'; received 'laptp'"),
+        ("smoke", {"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
+        ("smoke", {"learning_rate": float("nan")}, "received nan"),
+        ("smoke", {"epochs": 0}, "epochs must be a whole number of at least 1; received 0"),
+        ("smoke", {"epochs": 2.5}, "received 2.5"),
+        ("smoke", {"batch_size": "64"}, "batch_size must be a whole number of at least 2; received '64'"),
+        ("smoke", {"schedule": "cosine"}, "schedule must be one of"),
+        ("smoke", {"momentum": 0.8}, "unknown field 'momentum'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(profile, changes, message):
+    with pytest.raises(ValueError, match=message):
+        training.recipe(profile, **changes)
+
+
+# --- Batches
+
+
+def test_batches_follow_from_seed_and_epoch_alone(data):
+    recipe = quick(train_images=96)
+    first, again, other = (training.Batches(data, recipe, seed) for seed in (1, 1, 2))
+    for index in (2, 0, 1):  # in any order
+        for one, two in zip(first[index], again[index]):
+            np.testing.assert_array_equal(one, two)
+    assert np.any(first[0][0] != other[0][0])
+    first.on_epoch_end()
+    later = training.Batches(data, recipe, 1, epoch=1)
+    np.testing.assert_array_equal(first[0][0], later[0][0])
+    assert np.any(later[0][0] != again[0][0])
+
+
+def test_an_epoch_holds_each_chosen_image_once(data):
+    batches = training.Batches(data, quick(augmentation="none"), seed=4)
+    assert len(batches) == 5
+    seen = np.concatenate([batches[i][0] for i in range(len(batches))])
+    expected = data.prepare(data.train.images)
+    key = lambda images: sorted(image.tobytes() for image in images)  # noqa: E731
+    assert key(seen) == key(expected)
+
+
+def test_digits_are_never_mirrored_and_labels_stay_with_their_images(data):
+    batches = training.Batches(data, quick(), seed=0)
+    images, labels = batches[0]
+    originals = data.prepare(data.train.images)
+    padded = np.pad(originals, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    for image, label in zip(images[:8], labels[:8]):
+        matches = [
+            row
+            for row in range(len(padded))
+            for top in range(9)
+            for left in range(9)
+            if np.array_equal(padded[row, top : top + 32, left : left + 32], image)
+        ]
+        assert len(matches) == 1 and data.train.labels[matches[0]] == label
+
+
+# --- Fit
+
+
+def test_fit_lowers_the_loss_and_the_same_seed_repeats_it(data, tmp_path):
+    runs = [training.fit(small_network(), data, quick(), tmp_path / str(i), seed=5, progress=False) for i in (1, 2)]
+    assert without_times(runs[0]) == without_times(runs[1])
+    assert runs[0][-1]["loss"] < runs[0][0]["loss"]
+    assert [row["epoch"] for row in runs[0]] == [1, 2, 3]
+    other = training.fit(small_network(), data, quick(), seed=6, progress=False)
+    assert without_times(other) != without_times(runs[0])
+
+
+class Killed(Exception):
+    pass
+
+
+class _KillAt(keras.callbacks.Callback):
+    """Stop in the middle of an epoch, as a kill would."""
+
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.place, self.epoch = (epoch, batch), None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.place:
+            raise Killed
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
+def test_a_run_cut_off_in_an_epoch_ends_as_if_undisturbed(data, tmp_path, schedule, monkeypatch):
+    recipe = quick(schedule=schedule)
+    whole_model, model = small_network(), small_network()
+    whole = training.fit(whole_model, data, recipe, tmp_path / "whole", seed=5, progress=False)
+
+    progress = training.Progress
+    monkeypatch.setattr(training, "Progress", lambda *arguments: _KillAt(1, 2))
+    with pytest.raises(Killed):
+        training.fit(model, data, recipe, tmp_path / "cut", seed=5)
+    monkeypatch.setattr(training, "Progress", progress)
+    assert (tmp_path / "cut" / "history.csv").read_text().count("\n") == 2  # header and the one finished epoch
+
+    again = small_network()
+    again.set_weights([np.zeros_like(weight) for weight in again.get_weights()])  # all comes from the checkpoint
+    resumed = training.fit(again, data, recipe, tmp_path / "cut", seed=5, progress=False)
+    assert without_times(resumed) == without_times(whole)
+    for one, two in zip(again.get_weights(), whole_model.get_weights()):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_finished_checkpoint_trains_no_further(data, tmp_path):
+    first = training.fit(small_network(), data, quick(), tmp_path, seed=5, progress=False)
+    model = small_network()
+    assert training.fit(model, data, quick(), tmp_path, seed=5, progress=False) == first
+    error = training.evaluate(model, data, data.validation)["error"]
+    assert error == first[-1]["validation_error"]
+
+
+def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(data, tmp_path):
+    training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
+    with pytest.raises(ValueError, match="another run .*learning_rate: 0.1 there, 0.05 now"):
+        training.fit(small_network(), data, quick(epochs=1, learning_rate=0.05), tmp_path, seed=5, progress=False)
+    with pytest.raises(ValueError, match="seed: 5 there, 6 now"):
+        training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=6, progress=False)
+    state = tmp_path / "checkpoint" / "state.json"
+    weights = tmp_path / "checkpoint" / json.loads(state.read_text())["weights"]
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged.*delete that folder"):
+        training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
+    state.write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
+
+
+def test_a_run_that_diverges_says_so(data):
+    with pytest.raises(FloatingPointError, match="diverged in epoch 1.*learning_rate below 1e"):
+        training.fit(small_network(), data, quick(learning_rate=1e30, schedule="constant"), progress=False)
+
+
+def test_plateau_cuts_the_rate_from_the_history(data):
+    recipe = training.recipe("source")
+    callback = training._Plateau([], recipe)
+    callback.model = small_network()
+    training.compile_model(callback.model, recipe, 100)
+    for stale, expected in ((0, 1.0), (9, 1.0), (10, 0.75), (19, 0.75), (20, 0.75**2)):
+        callback.history[:] = [{"epoch": i + 1, "validation_error": 50.0} for i in range(1 + stale)]
+        callback.on_epoch_begin(len(callback.history))
+        assert float(callback.model.optimizer.learning_rate) == pytest.approx(expected * 1e-4)
+        callback.model.stop_training = False
+        callback.on_epoch_end(len(callback.history))
+        assert callback.model.stop_training == (stale >= 20)
+
+
+def test_the_test_errors_leave_the_last_weights_in_place(data, tmp_path):
+    model = small_network()
+    history = training.fit(model, data, quick(), tmp_path, seed=1, progress=False)
+    before = [weight.copy() for weight in model.get_weights()]
+    found = training.test_errors(model, data, history, tmp_path)
+    assert found["last_epoch"]["epoch"] == 3
+    assert found["chosen_on_validation"]["epoch"] == training.best_epoch(history)
+    for one, two in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_evaluate_counts_wrong_answers(data):
+    model = small_network()
+    training.compile_model(model, quick(), 10)
+    answers = model.predict(data.prepare(data.test.images), verbose=0).argmax(axis=-1)
+    expected = 100 * np.mean(answers != data.test.labels)
+    assert training.evaluate(model, data, data.test, batch_size=50)["error"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_batch_larger_than_the_data_is_refused(data):
+    with pytest.raises(ValueError, match="batch_size 512 is more than the 160 training images"):
+        training.Batches(data, training.recipe("full", batch_size=512))
+
+
+# --- Parameters of the notebook
+
+
+def test_the_defaults_are_those_of_the_notebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = training.check_parameters({})
+    assert run["model"] == "attention_tiny" and run["recipe"] == training.recipe("smoke")
+    assert run["model_options"]["learning"] == "residual"
+    assert str(run["output_dir"]) == "runs/attention_tiny-cluttered_digits-smoke-seed0"
+
+
+def test_a_finished_run_is_never_reused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = training.check_parameters({})["output_dir"]
+    folder.mkdir(parents=True)
+    assert training.check_parameters({})["output_dir"] == folder  # unfinished: goes on there
+    (folder / "record.json").touch()
+    assert training.check_parameters({})["output_dir"].name == folder.name + "-2"
+    with pytest.raises(ValueError, match="holds a finished run"):
+        training.check_parameters({"output_dir": str(folder)})
+
+
+def test_other_settings_get_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {
+        str(training.check_parameters(changes)["output_dir"])
+        for changes in ({}, {"epochs": 5}, {"label_noise": 0.3}, {"model_options": {"learning": "naive"}}, {"seed": 1})
+    }
+    assert len(folders) == 5
+
+
+def test_parameters_as_papermill_and_a_notebook_give_them():
+    names = {"__name__": "__main__", "_i1": "", "In": [], "Out": {}, "np": np, "exit": None, "seed": 3,
+             "model_options": '{"learning": "naive"}', "epochs": 4, "mixed_precision": "mixed_bfloat16"}  # fmt: skip
+    run = training.check_parameters(names)
+    assert (run["seed"], run["recipe"].epochs, run["recipe"].precision) == (3, 4, "mixed_bfloat16")
+    assert run["model_options"] == models.check_options("attention_tiny", {"learning": "naive"})
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"modle": "attention_56"}, "unknown parameter 'modle'; the parameters are: model,"),
+        ({"model": "attention_57"}, "unknown model 'attention_57'"),
+        ({"model": 56}, "unknown model 56"),
+        ({"model_options": {"wdth": 2}}, "unknown option 'wdth'"),
+        ({"model_options": "learning=naive"}, "model_options must be a dict or its JSON"),
+        ({"model_options": [1]}, "model_options must be a dict"),
+        ({"dataset": "cifar"}, "unknown data set 'cifar'"),
+        ({"dataset": "cifar10", "data_dir": "/nowhere/at/all"}, "no folder '/nowhere/at/all'"),
+        ({"dataset": "folder:/nowhere/at/all"}, "no folder '/nowhere/at/all'"),
+        ({"profile": "tiny"}, "profile must be one of"),
+        ({"seed": -1}, "seed must be a whole number of at least 0; received -1"),
+        ({"label_noise": 1.5}, "label_noise must be a number at least 0 and at most 1; received 1.5"),
+        ({"label_noise": "half"}, "received 'half'"),
+        ({"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
+        ({"batch_size": 1}, "batch_size must be a whole number of at least 2; received 1"),
+        ({"mixed_precision": True}, "mixed_precision must be one of 'float32'"),
+    ],
+)
+def test_a_wrong_parameter_is_named(parameters, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        training.check_parameters(parameters)
