@@ -70,7 +70,8 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
     runs = {"": histories} if isinstance(histories, list) else histories
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 3.6))
-        palette = list(COLOURS.values()) if len(runs) <= len(COLOURS) else plt.cm.viridis(np.linspace(0, 0.9, len(runs)))
+        few = len(runs) <= len(COLOURS)
+        palette = list(COLOURS.values()) if few else plt.cm.viridis(np.linspace(0, 0.9, len(runs)))
         said = []
         for colour, (label, history) in zip(palette, runs.items()):
             epochs = [row["epoch"] for row in history]

@@ -73,7 +73,8 @@ def _predict(model, images, look, batch_size, enter_stages=True):
     """Run `images` through the layers of `model`, collecting what `look(layer, features, seen)` puts into `seen`."""
     images = np.asarray(images)
     if images.shape[1:] != model.input_shape[1:]:
-        raise ValueError(f"{model.name} takes images {model.input_shape[1:]}; received an array of shape {images.shape}")
+        shape = model.input_shape[1:]
+        raise ValueError(f"{model.name} takes images {shape}; received an array of shape {images.shape}")
 
     def run(layers, features, seen):
         for layer in layers:

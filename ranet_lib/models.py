@@ -50,7 +50,7 @@ class ModelSpec:
 def _paper(depth, modules, **changes):
     return ModelSpec(
         f"attention_{depth}",
-        f"The paper's Attention-{depth} for CIFAR: {modules} attention module{'s' * (modules > 1)} in each of 3 stages.",
+        f"The paper's Attention-{depth} for CIFAR, with m = {modules}: as many attention modules in each of 3 stages.",
         modules=(modules,) * 3,
         **changes,
     )
@@ -96,6 +96,11 @@ OPTIONS = {
     "width": "a number above 0 (default 1.0) that multiplies every channel count",
 }
 
+DEFAULT_OPTIONS = {
+    "learning": "residual", "mask_activation": "mixed", "mask_branch": "encoder_decoder", "shortcut": True,
+    "width": 1.0,
+}  # fmt: skip
+
 
 def list_models():
     """The names that `create_model` knows, smallest idea first."""
@@ -127,10 +132,7 @@ def check_options(name, options):
             raise ValueError(f"unknown option {option!r} of {name}; the options are: {allowed}")
         if option != "width" and not any(spec.modules):
             raise ValueError(f"{name} has no attention modules, so the option {option!r} means nothing there")
-    resolved = {
-        "learning": "residual", "mask_activation": "mixed", "mask_branch": "encoder_decoder", "shortcut": True,
-        "width": 1.0,
-    } | options  # fmt: skip
+    resolved = DEFAULT_OPTIONS | options
     checks.choice("learning", resolved["learning"], blocks.LEARNING_RULES)
     checks.choice("mask_activation", resolved["mask_activation"], tuple(blocks.MASK_ACTIVATIONS))
     checks.choice("mask_branch", resolved["mask_branch"], blocks.MASK_BRANCHES)

@@ -228,10 +228,8 @@ def published_error(record):
     """
     if record["label_noise"]:
         return None
-    defaults = {
-        "learning": "residual", "mask_activation": "mixed", "mask_branch": "encoder_decoder", "shortcut": True,
-        "width": 1.0,
-    }  # fmt: skip
+    from ranet_lib.models import DEFAULT_OPTIONS as defaults
+
     for row in PUBLISHED["paper"]["error"]:
         same = row["model"] == record["model"]["name"] and row["dataset"] == record["dataset"]["name"]
         if same and defaults | row["options"] == defaults | record["model"]["options"]:

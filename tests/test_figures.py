@@ -1,0 +1,74 @@
+"""The shared figures: each shows one picture that carries its alt text, and returns that text."""
+
+import base64
+import io
+import struct
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from ranet_lib import figures
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed, as pairs of data and metadata."""
+    import IPython.display
+
+    calls = []
+    monkeypatch.setattr(
+        IPython.display, "display", lambda data, raw, metadata=None: calls.append((data, metadata or {}))
+    )
+    return calls
+
+
+def history(epochs):
+    return [{"epoch": i + 1, "error": 80.0 / (i + 1), "validation_error": 84.0 / (i + 1)} for i in range(epochs)]
+
+
+def images(count=3):
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), "uint8")
+
+
+DRAW = {
+    "curves": lambda path: figures.curves(history(4), path=path),
+    "curves of two runs": lambda path: figures.curves({"a": history(3), "b": history(2)}, path=path),
+    "image_grid": lambda path: figures.image_grid(images(5), list("abcde"), columns=3),
+    "masks_over_images": lambda path: figures.masks_over_images(
+        images(), [np.random.rand(3, 4, 4), np.random.rand(3, 2, 2)], scores=[[0.1] * 3, [0.2] * 3], path=path
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_a_figure_is_shown_once_opaque_with_its_alt_text(name, shown, tmp_path):
+    before = plt.get_fignums()
+    alt = DRAW[name](tmp_path / "figure.png")
+    assert len(shown) == 1 and plt.get_fignums() == before
+    data, metadata = shown[0]
+    assert metadata["image/png"]["alt"] == alt and len(alt) > 20
+    for png in [base64.b64decode(data["image/png"])] + [p.read_bytes() for p in tmp_path.iterdir()]:
+        width, height = struct.unpack(">II", png[16:24])
+        assert png[:4] == b"\x89PNG" and width > 200 and height > 100
+        corner = plt.imread(io.BytesIO(png))[0, 0]
+        assert tuple(corner) == (1, 1, 1, 1)
+
+
+def test_the_alt_text_of_curves_states_their_numbers(shown):
+    alt = figures.curves(history(4))
+    assert "Over 4 epochs" in alt and "error goes from 80 to 20" in alt and "84 to 21" in alt
+
+
+def test_a_figure_without_alt_text_is_refused():
+    figure = plt.figure()
+    with pytest.raises(ValueError, match="alt must say"):
+        figures.show(figure, "  ")
+    plt.close(figure)
+
+
+def test_a_table_shows_what_has_not_run(shown):
+    plain = figures.table([{"network": "<a>", "error": 5.5}, {"network": "b", "error": None}], caption="Errors")
+    html = shown[0][0]["text/html"]
+    assert "&lt;a&gt;" in html and "not run yet" in html and "<caption>Errors</caption>" in html
+    assert plain.splitlines() == ["network | error", "<a> | 5.5", "b | not run yet"]
