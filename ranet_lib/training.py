@@ -82,7 +82,7 @@ _PROFILES = {
     "smoke": Recipe("smoke", epochs=2, schedule="one_cycle", train_images=1_600),
     # Few epochs leave no time to overfit: half the paper's crop, and one cycle of the learning rate.
     "laptop": Recipe(
-        "laptop", epochs=8, learning_rate=0.05, weight_decay=5e-4, schedule="one_cycle", crop_padding=2
+        "laptop", epochs=8, batch_size=128, weight_decay=5e-4, schedule="one_cycle", crop_padding=2
     ),
     "full": Recipe("full", epochs=205),
     "source": Recipe(

@@ -65,7 +65,7 @@ def test_one_cycle_climbs_and_falls_to_zero():
     rate = training.learning_rate(training.recipe("laptop"), 1000)
     rates = np.array([float(rate(step)) for step in range(0, 1001, 10)])
     top = rates.argmax()
-    assert rates.max() == pytest.approx(0.05) and 15 <= top <= 25 and rates[0] < 0.01 and rates[-1] < 1e-6
+    assert rates.max() == pytest.approx(0.1) and 15 <= top <= 25 and rates[0] < 0.01 and rates[-1] < 1e-6
     assert np.all(np.diff(rates[:top]) > 0) and np.all(np.diff(rates[top:]) < 1e-7)
 
 
