@@ -212,7 +212,7 @@ def test_a_run_that_diverges_says_so(data):
 def test_plateau_cuts_the_rate_from_the_history(data):
     recipe = training.recipe("source")
     callback = training._Plateau([], recipe)
-    callback.model = small_network()
+    callback.set_model(small_network())
     training.compile_model(callback.model, recipe, 100)
     for stale, expected in ((0, 1.0), (9, 1.0), (10, 0.75), (19, 0.75), (20, 0.75**2)):
         callback.history[:] = [{"epoch": i + 1, "validation_error": 50.0} for i in range(1 + stale)]
