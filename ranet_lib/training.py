@@ -491,8 +491,9 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         callbacks.append(Progress(recipe.epochs, len(batches)))
     if len(history) < recipe.epochs and not _stalled(recipe, history):
         model.fit(
-            _feed(batches), epochs=recipe.epochs, initial_epoch=len(history), callbacks=callbacks, verbose=0, shuffle=False
-        )
+            _feed(batches), epochs=recipe.epochs, initial_epoch=len(history), callbacks=callbacks, verbose=0,
+            shuffle=False,
+        )  # fmt: skip
     return history
 
 
