@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import io
 import os
 import pickle
@@ -46,7 +47,7 @@ def test_an_unknown_name_is_an_error_that_lists_what_is_allowed(name):
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", None, True])
 def test_a_wrong_seed_is_an_error(seed):
-    with pytest.raises(ValueError, match=f"seed={seed!r}"):
+    with pytest.raises(ValueError, match=f"seed must be a whole number of at least 0; received {seed!r}"):
         load_dataset("cluttered_digits", seed=seed)
 
 
@@ -59,7 +60,7 @@ def test_an_argument_that_does_not_apply_is_an_error(tmp_path):
         load_dataset("cluttered_digits", data_dir=tmp_path)
     with pytest.raises(ValueError, match="data_dir"):
         load_dataset(f"folder:{tmp_path}", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="image_size=0"):
+    with pytest.raises(ValueError, match="image_size must be a whole number of at least 1; received 0"):
         load_dataset(f"folder:{tmp_path}", image_size=0)
 
 
@@ -89,7 +90,7 @@ def test_cluttered_digits_are_the_same_bytes_everywhere(digits):
 
 
 def test_the_seed_decides_what_is_painted(monkeypatch):
-    monkeypatch.setattr(datasets, "_SCENES", ((300, 0, 0.7), (30, 0.7, 0.8), (20, 0.8, 1)))
+    monkeypatch.setattr(datasets.digits, "_SCENES", ((300, 0, 0.7), (30, 0.7, 0.8), (20, 0.8, 1)))
     first, again, other = (load_dataset("cluttered_digits", seed=seed) for seed in (0, 0, 1))
     assert first.fingerprint == again.fingerprint != other.fingerprint
     assert not rows_as_set(first.train.images) & rows_as_set(other.train.images)
@@ -123,7 +124,7 @@ def test_no_writing_is_shared_between_splits(monkeypatch):
         given.append(glyphs)
         return datasets.Split(np.zeros((10, 32, 32, 3), np.uint8), np.arange(10))
 
-    monkeypatch.setattr(datasets, "_paint_scenes", paint)
+    monkeypatch.setattr(datasets.digits, "_paint_scenes", paint)
     load_dataset("cluttered_digits", seed=5)
     train, validation, test = (rows_as_set(glyphs) for glyphs in given)
     assert not (train & validation or train & test or validation & test)
@@ -134,7 +135,7 @@ def test_no_writing_is_shared_between_splits(monkeypatch):
 def test_the_writings_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
-    cells, labels = datasets._handwritten_digits()
+    cells, labels = datasets.digits._handwritten_digits()
     expected = load_digits()
     np.testing.assert_array_equal(cells * 16, expected.images)
     np.testing.assert_array_equal(labels, expected.target)
@@ -315,8 +316,8 @@ def test_the_jpeg_copy_says_so(tmp_path):
 def test_official_means_the_published_checksums(form, tmp_path, monkeypatch):
     archive = write_archive(tmp_path, "cifar100", form)
     folder = write_folder(tmp_path / "unpacked", "cifar100", form)
-    pickled, binary = datasets._CIFAR["cifar100"]
-    md5 = datasets.hashlib.md5
+    pickled, binary = datasets.cifar._CIFAR["cifar100"]
+    md5 = hashlib.md5
     layouts = (
         dataclasses.replace(
             pickled,
@@ -324,7 +325,7 @@ def test_official_means_the_published_checksums(form, tmp_path, monkeypatch):
         ),
         dataclasses.replace(binary, archive_md5=md5(archive.read_bytes()).hexdigest()),
     )
-    monkeypatch.setitem(datasets._CIFAR, "cifar100", layouts)
+    monkeypatch.setitem(datasets.cifar._CIFAR, "cifar100", layouts)
     assert load_dataset("cifar100", archive).copy == "official"
     # No checksum of the single binary files was published.
     assert load_dataset("cifar100", folder).copy == ("unverified" if form == "binary" else "official")
@@ -419,7 +420,7 @@ def test_a_folder_without_the_data_is_an_error_that_says_what_was_sought(tmp_pat
 def test_cifar_without_data_dir_comes_from_the_cache(tmp_path, monkeypatch):
     path = write_archive(tmp_path, "cifar100")
     data = path.read_bytes()
-    known = downloads.Archive(path.name, len(data), datasets.hashlib.sha256(data).hexdigest(), ())
+    known = downloads.Archive(path.name, len(data), hashlib.sha256(data).hexdigest(), ())
     monkeypatch.setitem(downloads.ARCHIVES, "cifar100", known)
     monkeypatch.setenv("RANET_DATA", str(tmp_path))
     assert load_dataset("cifar100").fingerprint == load_dataset("cifar100", tmp_path).fingerprint
@@ -633,7 +634,7 @@ def test_a_noise_level_outside_0_to_1_is_refused(level):
         lambda: corrupt_labels(np.zeros(3, int), level, 10, 0),
         lambda: transition_matrix(level, 10),
     ):
-        with pytest.raises(ValueError, match=f"level={level!r}"):
+        with pytest.raises(ValueError, match=f"level must be a number at least 0 and at most 1; received {level!r}"):
             call()
 
 
@@ -642,7 +643,7 @@ def test_labels_and_classes_that_do_not_fit_are_refused():
         corrupt_labels(np.array([0, 10]), 0.1, 10, 0)
     with pytest.raises(ValueError, match="float64"):
         corrupt_labels(np.array([0.0, 1.0]), 0.1, 10, 0)
-    with pytest.raises(ValueError, match="num_classes=1"):
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 2; received 1"):
         transition_matrix(0.1, 1)
 
 
@@ -697,7 +698,7 @@ def test_augment_is_reproducible_and_checks_its_input():
     assert augment(images[:0], np.random.default_rng(0)).shape == (0, 16, 16, 3)
     with pytest.raises(ValueError, match=r"\(16, 16, 3\)"):
         augment(images[0], np.random.default_rng(0))
-    with pytest.raises(ValueError, match="pad=-1"):
+    with pytest.raises(ValueError, match="pad must be a whole number of at least 0; received -1"):
         augment(images, np.random.default_rng(0), pad=-1)
 
 

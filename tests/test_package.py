@@ -27,6 +27,7 @@ COLAB = {
     "numpy": "2.1.3",
     "pillow": "11.3.0",
     "scikit-learn": "1.6.1",
+    "scipy": "1.16.3",
 }
 
 

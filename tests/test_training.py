@@ -62,11 +62,29 @@ def test_the_full_profile_is_the_papers():
 
 
 def test_one_cycle_climbs_and_falls_to_zero():
-    rate = training.learning_rate(training.recipe("laptop"), 1000)
+    rate = training.learning_rate(training.recipe("laptop", learning_rate=0.1), 1000)
     rates = np.array([float(rate(step)) for step in range(0, 1001, 10)])
     top = rates.argmax()
     assert rates.max() == pytest.approx(0.1) and 15 <= top <= 25 and rates[0] < 0.01 and rates[-1] < 1e-6
     assert np.all(np.diff(rates[:top]) > 0) and np.all(np.diff(rates[top:]) < 1e-7)
+
+
+def test_weight_decay_is_as_strong_as_when_added_to_the_gradient():
+    recipe = training.recipe("full", schedule="constant", weight_decay=1e-3)
+    model = small_network()
+    training.compile_model(model, recipe, 100)
+    kernel, gamma = model.layers[0].kernel, model.layers[1].gamma
+    start, zeros = keras.ops.convert_to_numpy(kernel), [keras.ops.zeros_like(v) for v in model.trainable_variables]
+    expected, velocity = 1.0, 0.0
+    for _ in range(300):
+        model.optimizer.apply(zeros, model.trainable_variables)
+        gradient = recipe.weight_decay * expected  # of the paper's penalty; the loss itself gives none here
+        velocity = 0.9 * velocity - recipe.learning_rate * gradient
+        expected += 0.9 * velocity - recipe.learning_rate * gradient  # Nesterov
+    found = keras.ops.convert_to_numpy(kernel) / start
+    np.testing.assert_allclose(found, expected, rtol=0.02)  # they differ while the momentum builds up
+    assert expected < 0.8
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(gamma), 1.0)
 
 
 @pytest.mark.parametrize(
