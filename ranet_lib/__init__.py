@@ -7,8 +7,13 @@ Each module is a room; import the one you need:
 
 import os
 
-# TensorFlow leaves oneDNN's convolutions and batch normalisation off on processors without AVX-512, where they
-# train these networks up to twice as fast. It reads this once, when it is first imported; a value set by the user wins.
+# What TensorFlow reads once, when it is first imported; a value set by the user wins.
+# It leaves oneDNN's convolutions and batch normalisation off on processors without AVX-512, where they train these
+# networks up to twice as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# With oneDNN, two operations at a time were seen to round differently now and then, and the same seed no longer gave
+# the same record (tf.config.experimental.enable_op_determinism does not mend it). One at a time, each on all cores,
+# costs little: the networks here are rows of large operations.
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 __version__ = "0.1.0"
