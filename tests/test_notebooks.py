@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import papermill
 import pytest
 from conftest import ROOT
 from jupyter_cache.base import CacheBundleIn
-from test_book import CHAPTERS, each
+from test_book import CHAPTERS, each, named
 
 from ranet_lib import datasets, models, records, training
 
@@ -28,17 +29,6 @@ def book_cache():
 
     subprocess.run(["make", "_build/cache.stamp"], cwd=ROOT, check=True, capture_output=True)
     return get_cache(ROOT / "_build" / ".jupyter_cache")
-
-
-@each(CHAPTERS)
-def test_chapter_runs(path, tmp_path, book_cache):
-    executed = papermill.execute_notebook(path, tmp_path / path.name, cwd=path.parent, progress_bar=False)
-    notebook = nbformat.read(path, as_version=4)
-    for cell, done in zip(notebook.cells, executed.cells, strict=True):
-        if cell.cell_type == "code":
-            assert done.execution_count, f"not run: {cell.source[:80]!r}"
-            cell.outputs, cell.execution_count = done.outputs, done.execution_count
-    book_cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path)), check_validity=False, overwrite=True)
 
 
 def run_train(folder, **parameters):
@@ -57,11 +47,52 @@ def finish_train(process):
     assert process.returncode == 0, errors[-3000:]
 
 
+@pytest.fixture(scope="session")
+def background(request, tmp_path_factory):
+    """The long runs, to wait for: as many at a time as there are cores, for each keeps little more than one busy."""
+    folder = tmp_path_factory.mktemp("notebooks")
+
+    def chapter(path):
+        command = [sys.executable, "-m", "papermill", str(path), str(folder / path.name), "--no-progress-bar"]
+        done = subprocess.run([*command, "--cwd", str(path.parent)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return folder / path.name
+
+    def train(name, **parameters):
+        finish_train(run_train(folder / name, **parameters))
+        return folder / name
+
+    def train_on_cifar():
+        subprocess.run([sys.executable, str(HEADS), str(folder / "data"), "--heads"], check=True)
+        return train(
+            "cifar", dataset="cifar100", data_dir=folder / "data", epochs=1, batch_size=32, label_noise=0.2
+        )
+
+    selected = {item.name for item in request.session.items}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chapters = [path for path in CHAPTERS if f"test_chapter_runs[{named(path)}]" in selected]
+        runs = {path: pool.submit(chapter, path) for path in chapters}
+        runs["default"] = pool.submit(train, "default")
+        if HEADS.exists():
+            runs["cifar"] = pool.submit(train_on_cifar)
+        yield runs
+        pool.shutdown(cancel_futures=True)
+
+
+@each(CHAPTERS)
+def test_chapter_runs(path, background, book_cache):
+    result = nbformat.read(background[path].result(), as_version=4)
+    notebook = nbformat.read(path, as_version=4)
+    for cell, done in zip(notebook.cells, result.cells, strict=True):
+        if cell.cell_type == "code":
+            assert done.execution_count, f"not run: {cell.source[:80]!r}"
+            cell.outputs, cell.execution_count = done.outputs, done.execution_count
+    book_cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path)), check_validity=False, overwrite=True)
+
+
 @pytest.fixture(scope="module")
-def default_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("default") / "run"
-    finish_train(run_train(folder))
-    return folder
+def default_run(background):
+    return background["default"].result()
 
 
 def test_the_default_run_is_complete(default_run):
@@ -131,14 +162,9 @@ def test_a_wrong_parameter_stops_it_in_the_first_cell(parameters, message, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_it_trains_on_real_cifar_images(tmp_path):
-    if not HEADS.exists():
+def test_it_trains_on_real_cifar_images(background):
+    if "cifar" not in background:
         pytest.skip("needs the small CIFAR files beside the project")
-    subprocess.run([sys.executable, str(HEADS), str(tmp_path / "data"), "--heads"], check=True)
-    folder = tmp_path / "run"
-    finish_train(
-        run_train(folder, dataset="cifar100", data_dir=tmp_path / "data", epochs=1, batch_size=32, label_noise=0.2)
-    )
-    record = records.read_record(folder / "record.json")
+    record = records.read_record(background["cifar"].result() / "record.json")
     assert (record["model"]["num_classes"], record["label_noise"]) == (100, 0.2)
     assert "localization" not in record
