@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def pytest_collection_modifyitems(items):
     """Put the slow modules last."""
     rank = {name: place for place, name in enumerate(SLOW_MODULES, start=1)}
     items.sort(key=lambda item: rank.get(item.path.name, 0))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same random weights in every run of a test."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

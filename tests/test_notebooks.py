@@ -42,6 +42,21 @@ def run_train(folder, **parameters):
     )  # fmt: skip
 
 
+def kill_in_second_epoch(folder):
+    """Start the default run in `folder` and kill it, papermill and its kernel, once its first epoch is kept."""
+    process = run_train(folder)
+    state = folder / "checkpoint" / "state.json"
+    until = time.monotonic() + 600
+    while not state.exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.2)
+    time.sleep(1)  # into the next epoch
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert len(json.loads(state.read_text())["history"]) == 1 and not (folder / "record.json").exists()
+
+
 def finish_train(process):
     _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
@@ -62,6 +77,10 @@ def background(request, tmp_path_factory):
         finish_train(run_train(folder / name, **parameters))
         return folder / name
 
+    def kill_and_go_on():
+        kill_in_second_epoch(folder / "killed")
+        return train("killed")
+
     def train_on_cifar():
         subprocess.run([sys.executable, str(HEADS), str(folder / "data"), "--heads"], check=True)
         return train(
@@ -73,6 +92,7 @@ def background(request, tmp_path_factory):
         chapters = [path for path in CHAPTERS if f"test_chapter_runs[{named(path)}]" in selected]
         runs = {path: pool.submit(chapter, path) for path in chapters}
         runs["default"] = pool.submit(train, "default")
+        runs["killed"] = pool.submit(kill_and_go_on)
         if HEADS.exists():
             runs["cifar"] = pool.submit(train_on_cifar)
         yield runs
@@ -120,23 +140,10 @@ def test_its_weights_give_the_recorded_test_error(default_run):
     assert training.evaluate(model, data, data.test)["error"] == record["test"]["last_epoch"]["error"]
 
 
-def test_killed_in_an_epoch_and_started_again_it_gives_the_same_record(default_run, tmp_path):
+def test_killed_in_an_epoch_and_started_again_it_gives_the_same_record(background):
     """The same seed twice, once undisturbed and once killed: one result."""
-    folder = tmp_path / "run"
-    process = run_train(folder)
-    state = folder / "checkpoint" / "state.json"
-    until = time.monotonic() + 600
-    while not state.exists():
-        assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.2)
-    time.sleep(1)  # into the next epoch
-    os.killpg(process.pid, signal.SIGKILL)  # papermill and its kernel
-    process.wait()
-    process.stderr.close()
-    assert len(json.loads(state.read_text())["history"]) == 1 and not (folder / "record.json").exists()
-
-    finish_train(run_train(folder))
-    undisturbed = records.read_record(default_run / "record.json")
+    undisturbed = records.read_record(background["default"].result() / "record.json")
+    folder = background["killed"].result()
     resumed = records.read_record(folder / "record.json")
     assert len(resumed["history"]) == len(undisturbed["history"])
     assert records.result_digest(resumed) == records.result_digest(undisturbed)
