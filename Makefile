@@ -60,7 +60,7 @@ lock: $(OWN_UV)
 	$(UV) pip compile pyproject.toml --output-file requirements.lock --quiet $(if $(UPGRADE),--upgrade) \
 		--extra book --extra test --extra batch --extra cpu \
 		--universal --python-version 3.11 --fork-strategy fewest \
-		--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+		--no-annotate --custom-compile-command "make lock"
 
 clean:
 	rm -rf _build .venv .uv .pytest_cache .ruff_cache *.egg-info
