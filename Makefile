@@ -30,6 +30,8 @@ PAGES := _config.yml _toc.yml $(shell find book/. -not -path '*__pycache__*' -no
 export KERAS_BACKEND := $(if $(filter jax torch,$(BACKEND)),$(BACKEND),tensorflow)
 # Notebooks and pages are UTF-8, whatever the machine's locale.
 export PYTHONUTF8 := 1
+# Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help book test lint install lock clean
 

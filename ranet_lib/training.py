@@ -19,6 +19,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
 from ranet_lib import checks, datasets, models
 
@@ -38,7 +39,8 @@ class Recipe:
         batch_size: images per step, at least 2.
         learning_rate: the highest rate of the schedule, above 0.
         optimizer: "sgd" (Nesterov momentum 0.9) or "adam".
-        weight_decay: the factor of each convolution and dense weight that is added to its gradient, as in the paper.
+        weight_decay: with "sgd", the factor of each convolution and dense weight that is added to its gradient, as in
+            the paper; with "adam", decoupled (AdamW): times the learning rate, taken off the weight.
         schedule: "steps" divides the rate by 10 at 40 % and at 60 % of the steps (the paper's 64k and 96k of 160k);
             "one_cycle" climbs for the first fifth of the steps and falls along a cosine to 0; "plateau" takes a
             quarter off after ten epochs without a better validation error and stops after twenty; "constant".
@@ -208,22 +210,55 @@ def learning_rate(recipe, steps):
     return peak
 
 
-def compile_model(model, recipe, steps):
-    """Give `model` the recipe's optimiser, the cross-entropy of its logits, and accuracy. Returns the model.
+@keras.saving.register_keras_serializable(package="ranet_lib")
+class SGD(keras.optimizers.SGD):
+    """`keras.optimizers.SGD` with the paper's weight decay, added to the gradient: `g + decay * w`.
 
-    Weight decay leaves out biases and the scales and offsets of batch normalisation. A weight that the paper decays
-    through the gradient passes through the momentum, which adds up to 1 / (1 - 0.9) = 10 times as much; Keras takes
-    it straight off the weight, so for SGD it is given ten times the recipe's.
+    The `weight_decay` of Keras is taken straight off the weight instead, and so does not pass through the momentum.
+    Only weights with two axes or more decay: kernels of convolutions and dense layers, and neither biases nor the
+    scales and offsets of batch normalisation. On the TensorFlow backend a step is TensorFlow's fused kernel, one
+    operation for each weight in place of six; the results are the same.
+
+    Args:
+        learning_rate: a number or a Keras schedule.
+        momentum, nesterov, **kwargs: as in Keras, but on by default.
+        decay: the factor of each weight that is added to its gradient.
     """
+
+    def __init__(self, learning_rate=0.1, momentum=0.9, nesterov=True, decay=0.0, **kwargs):
+        super().__init__(learning_rate, momentum=momentum, nesterov=nesterov, **kwargs)
+        self.decay = decay
+
+    def update_step(self, gradient, variable, learning_rate):
+        gradient = ops.cast(gradient, variable.dtype)
+        if self.decay and len(variable.shape) > 1:
+            gradient = gradient + self.decay * ops.convert_to_tensor(variable)
+        if keras.backend.backend() != "tensorflow" or not self.momentum:
+            return super().update_step(gradient, variable, learning_rate)
+        import tensorflow as tf
+
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=ops.cast(learning_rate, variable.dtype),
+            grad=gradient,
+            momentum=tf.cast(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
+
+    def get_config(self):
+        return super().get_config() | {"decay": self.decay}
+
+
+def compile_model(model, recipe, steps):
+    """Give `model` the recipe's optimiser, the cross-entropy of its logits, and accuracy. Returns the model."""
     rate = learning_rate(recipe, steps)
     if recipe.optimizer == "sgd":
-        momentum = 0.9
-        decay = recipe.weight_decay / (1.0 - momentum) or None
-        optimizer = keras.optimizers.SGD(rate, momentum=momentum, nesterov=True, weight_decay=decay)
+        optimizer = SGD(rate, decay=recipe.weight_decay)
     else:
         optimizer = keras.optimizers.Adam(rate, weight_decay=recipe.weight_decay or None)
-    if recipe.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        if recipe.weight_decay:
+            optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
