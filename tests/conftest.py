@@ -4,11 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from runs import ROOT, Runs
 
 # These modules run last, in this order: each takes longer than all the others together.
 SLOW_MODULES = ["test_notebooks.py", "test_batch.py", "test_browser.py"]
@@ -36,6 +34,19 @@ def seed():
     """The same random weights in every run of a test."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def background(request, tmp_path_factory):
+    """The long notebook runs that the selected tests will look at, begun at once."""
+    from test_book import CHAPTERS, named
+
+    selected = {item.name for item in request.session.items if item.path.name == "test_notebooks.py"}
+    chapters = [path for path in CHAPTERS if f"test_chapter_runs[{named(path)}]" in selected]
+    train = any("test_chapter_runs" not in name for name in selected)
+    runs = Runs(tmp_path_factory.mktemp("notebooks"), chapters, train)
+    yield runs
+    runs.stop()
 
 
 @pytest.fixture(scope="session")

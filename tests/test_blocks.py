@@ -156,7 +156,10 @@ def test_batch_normalization_equals_keras_own():
     "make, message",
     [
         (lambda: blocks.ResidualUnit(0), "filters must be a whole number of at least 1; received 0"),
-        (lambda: blocks.ResidualUnit(10), "multiple of bottleneck x groups = 4; received 10"),
+        (lambda: blocks.ResidualUnit(10), "filters must be a multiple of 4, or inner_filters be given; .*=10"),
+        (lambda: blocks.ResidualUnit(16, groups=3), "inner_filters must be a multiple of groups = 3; received 4"),
+        (lambda: blocks.MaskBranch(16, pool_size=4), "pool_size must be one of 2, 3; received 4"),
+        (lambda: blocks.MaskBranch(16, interpolation="cubic"), "interpolation must be one of 'bilinear', 'nearest'"),
         (lambda: blocks.ResidualUnit(16, shortcut="yes"), "shortcut must be one of True, False; received 'yes'"),
         (lambda: blocks.TrunkBranch(16, 0), "units must be a whole number of at least 1; received 0"),
         (lambda: blocks.MaskBranch(16, mask_activation="soft"), "mask_activation must be one of 'mixed'"),

@@ -1,0 +1,110 @@
+"""Long notebook runs that go on in the background while the quick tests pass."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "book" / "experiments" / "train.ipynb"
+HEADS = ROOT.parent / "shared" / "data" / "unpack.py"
+
+
+class Runs:
+    """Notebooks run by papermill's command, as many at a time as there are cores; one core is left for the tests.
+
+    Args:
+        folder: where the runs leave their files.
+        chapters: paths of chapters to run.
+        train: whether to run the experiment notebook too, in each way that a test looks at.
+    """
+
+    def __init__(self, folder, chapters, train):
+        self.folder = folder
+        self.quick_tests_are_over = threading.Event()
+        self.pool = ThreadPoolExecutor(os.cpu_count())
+        if os.cpu_count() > 1:
+            self.pool.submit(self.quick_tests_are_over.wait)
+        self.futures = {path: self.pool.submit(self._chapter, path) for path in chapters}
+        if train:
+            self.futures["default"] = self.pool.submit(self._train_by_default)
+            self.futures["killed"] = self.pool.submit(self._kill_and_go_on)
+            if HEADS.exists():
+                self.futures["cifar"] = self.pool.submit(self._train_on_cifar)
+
+    def take_all_cores(self):
+        """Use the core that was left for the tests too."""
+        self.quick_tests_are_over.set()
+
+    def has(self, name):
+        return name in self.futures
+
+    def folder_of(self, name):
+        """Wait for a run; the folder (of a chapter: the executed notebook) that it has left."""
+        return self.futures[name].result()
+
+    def stop(self):
+        self.take_all_cores()
+        self.pool.shutdown(cancel_futures=True)
+
+    def _papermill(self, notebook, executed, folder):
+        command = [sys.executable, "-m", "papermill", str(notebook), str(executed), "--no-progress-bar"]
+        done = subprocess.run([*command, "--cwd", str(folder)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def _chapter(self, path):
+        self._papermill(path, self.folder / path.name, path.parent)
+        return self.folder / path.name
+
+    def _train_by_default(self):
+        """Without any parameter, as in the book: the folder of the run is the one it names itself."""
+        run = self.folder / "runs" / "attention_tiny-cluttered_digits-smoke-seed0"
+        run.mkdir(parents=True)
+        self._papermill(TRAIN, run / TRAIN.name, self.folder)
+        return run
+
+    def _train(self, name, **parameters):
+        process = run_train(self.folder / name, **parameters)
+        _, errors = process.communicate(timeout=900)
+        assert process.returncode == 0, errors[-3000:]
+        return self.folder / name
+
+    def _kill_and_go_on(self):
+        kill_in_second_epoch(self.folder / "killed")
+        return self._train("killed")
+
+    def _train_on_cifar(self):
+        data = self.folder / "data"
+        subprocess.run([sys.executable, str(HEADS), str(data), "--heads"], check=True)
+        return self._train("cifar", dataset="cifar100", data_dir=data, epochs=1, batch_size=32, label_noise=0.2)
+
+
+def run_train(folder, **parameters):
+    """Start the experiment notebook with papermill's command, the executed copy in `folder` too."""
+    words = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "papermill", str(TRAIN), str(folder / "train.ipynb"), "--no-progress-bar",
+         "-p", "output_dir", str(folder), *words],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def kill_in_second_epoch(folder):
+    """Start the default run in `folder` and kill it, papermill and its kernel, once its first epoch is kept."""
+    process = run_train(folder)
+    state = folder / "checkpoint" / "state.json"
+    until = time.monotonic() + 600
+    while not state.exists():
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.2)
+    time.sleep(1)  # into the next epoch
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert len(json.loads(state.read_text())["history"]) == 1 and not (folder / "record.json").exists()
