@@ -7,6 +7,9 @@ features from further away and gives every value of the trunk a weight; the modu
 Paper: F. Wang et al., "Residual Attention Network for Image Classification", CVPR 2017, arXiv:1704.06904.
 """
 
+import functools
+import math
+
 import keras
 from keras import layers, ops
 
@@ -109,38 +112,45 @@ class ResidualUnit(Block):
     Args:
         filters: channels of the output.
         strides: 2 halves height and width, 1 keeps them.
-        bottleneck: the two inner convolutions have `filters / bottleneck` channels.
+        inner_filters: channels between the convolutions; None, the bottleneck of the paper, is a quarter of `filters`.
         shortcut: False leaves the addition out (the source document's "without shortcut").
         groups: groups of the 3x3 convolution (more than 1 in AttentionNeXt).
+        always_project: True makes the shortcut a 1x1 convolution everywhere (as in the source document).
+        use_bias: True gives each convolution a bias (as in the source document).
 
     Raises:
-        ValueError: a count below 1, or `filters` that `bottleneck` and `groups` do not divide.
+        ValueError: a count below 1, or channels that cannot be divided as asked.
     """
 
-    def __init__(self, filters, strides=1, bottleneck=4, shortcut=True, groups=1, **kwargs):
+    def __init__(
+        self, filters, strides=1, inner_filters=None, shortcut=True, groups=1, always_project=False, use_bias=False,
+        **kwargs,
+    ):  # fmt: skip
         super().__init__(**kwargs)
         self.filters = checks.whole("filters", filters)
         self.strides = checks.whole("strides", strides)
-        self.bottleneck = checks.whole("bottleneck", bottleneck)
         self.groups = checks.whole("groups", groups)
-        self.shortcut = checks.choice("shortcut", shortcut, (True, False))
-        if filters % (bottleneck * groups):
-            raise ValueError(
-                f"filters must be a multiple of bottleneck x groups = {bottleneck * groups}; received {filters}"
-            )
-        inner = filters // bottleneck
+        for name, value in (("shortcut", shortcut), ("always_project", always_project), ("use_bias", use_bias)):
+            setattr(self, name, checks.choice(name, value, (True, False)))
+        if inner_filters is None and filters % 4:
+            raise ValueError(f"filters must be a multiple of 4, or inner_filters be given; received filters={filters}")
+        inner = checks.whole("inner_filters", filters // 4 if inner_filters is None else inner_filters)
+        self.inner_filters = inner
+        if inner % groups:
+            raise ValueError(f"inner_filters must be a multiple of groups = {groups}; received {inner}")
+        conv = functools.partial(convolution, use_bias=use_bias)
         self.residual = [
-            BatchNormalization(name="bn_1"), layers.ReLU(name="relu_1"), convolution(inner, 1, name="conv_1"),
-            BatchNormalization(name="bn_2"), layers.ReLU(name="relu_2"),
-            convolution(inner, 3, strides, groups, name="conv_2"),
-            BatchNormalization(name="bn_3"), layers.ReLU(name="relu_3"), convolution(filters, 1, name="conv_3"),
+            BatchNormalization(name="bn_1"), layers.ReLU(name="relu_1"), conv(inner, 1, name="conv_1"),
+            BatchNormalization(name="bn_2"), layers.ReLU(name="relu_2"), conv(inner, 3, strides, groups, name="conv_2"),
+            BatchNormalization(name="bn_3"), layers.ReLU(name="relu_3"), conv(filters, 1, name="conv_3"),
         ]  # fmt: skip
-        self.projection = None
+        self.projection = None  # the convolution of the shortcut, where there is one
 
     def build(self, input_shape):
         build_chain(self.residual, input_shape)
-        if self.shortcut and (self.strides > 1 or input_shape[-1] != self.filters):
-            self.projection = convolution(self.filters, 1, self.strides, name="projection")
+        changes = self.strides > 1 or input_shape[-1] != self.filters
+        if self.shortcut and (changes or self.always_project):
+            self.projection = convolution(self.filters, 1, self.strides, use_bias=self.use_bias, name="projection")
             self.projection.build(input_shape)
 
     def call(self, inputs, training=None):
@@ -158,8 +168,9 @@ class ResidualUnit(Block):
 
     def get_config(self):
         return super().get_config() | {
-            "filters": self.filters, "strides": self.strides, "bottleneck": self.bottleneck,
-            "shortcut": self.shortcut, "groups": self.groups,
+            "filters": self.filters, "strides": self.strides, "inner_filters": self.inner_filters,
+            "shortcut": self.shortcut, "groups": self.groups, "always_project": self.always_project,
+            "use_bias": self.use_bias,
         }  # fmt: skip
 
 
@@ -219,6 +230,7 @@ def spatial(features):
 
 MASK_ACTIVATIONS = {"mixed": mixed, "channel": channel, "spatial": spatial}
 LEARNING_RULES = ("residual", "naive")
+INTERPOLATIONS = ("bilinear", "nearest")
 MASK_BRANCHES = ("encoder_decoder", "local")
 
 
@@ -229,11 +241,12 @@ class _Mask(Block):
         super().__init__(**kwargs)
         self.filters, self.unit = filters, dict(unit or {})
         self.mask_activation = checks.choice("mask_activation", mask_activation, tuple(MASK_ACTIVATIONS))
+        use_bias = self.unit.get("use_bias", False)
         self.tail = [
             BatchNormalization(name="tail_bn_1"), layers.ReLU(name="tail_relu_1"),
-            convolution(filters, 1, name="tail_conv_1"),
+            convolution(filters, 1, use_bias=use_bias, name="tail_conv_1"),
             BatchNormalization(name="tail_bn_2"), layers.ReLU(name="tail_relu_2"),
-            convolution(filters, 1, name="tail_conv_2"),
+            convolution(filters, 1, use_bias=use_bias, name="tail_conv_2"),
         ]  # fmt: skip
 
     def finish(self, features, training):
@@ -249,8 +262,8 @@ class _Mask(Block):
 class MaskBranch(_Mask):
     """The bottom-up top-down mask branch: an encoder and a decoder around a small bottom. Keeps the shape.
 
-    Down: `depth` times, 3x3 max pooling of stride 2 and `units` residual units. Up: `depth` times, `units` residual
-    units and bilinear up-sampling to the size before that pooling. A skip connection of one unit joins equal sizes
+    Down: `depth` times, max pooling of stride 2 and `units` residual units. Up: `depth` times, `units` residual
+    units and up-sampling to the size before that pooling. A skip connection of one unit joins equal sizes
     on the way (there are `depth - 1`). Then BN-ReLU-conv 1x1 twice, and the mask activation. Sizes that two does
     not divide are fine: pooling rounds up, and up-sampling goes back to the exact size. Paper: section 3.2, figure 3.
 
@@ -260,16 +273,23 @@ class MaskBranch(_Mask):
         units: residual units per step (the paper's `r`).
         mask_activation: "mixed", "channel" or "spatial".
         unit: further arguments of `ResidualUnit`, as a dict.
+        pool_size: height and width of the pooling's window: 3, or 2 as in the source document.
+        interpolation: of the up-sampling: "bilinear", or "nearest" as in the source document.
 
     Raises:
         ValueError: a wrong argument, or an input too small to be halved `depth` times.
     """
 
-    def __init__(self, filters, depth=1, units=1, mask_activation="mixed", unit=None, **kwargs):
+    def __init__(
+        self, filters, depth=1, units=1, mask_activation="mixed", unit=None, pool_size=3, interpolation="bilinear",
+        **kwargs,
+    ):  # fmt: skip
         super().__init__(filters, mask_activation, unit, **kwargs)
         self.depth, self.units = checks.whole("depth", depth), checks.whole("units", units)
+        self.pool_size = checks.choice("pool_size", pool_size, (2, 3))
+        self.interpolation = checks.choice("interpolation", interpolation, INTERPOLATIONS)
         levels = range(1, depth + 1)
-        self.pools = [layers.MaxPooling2D(3, strides=2, padding="same", name=f"pool_{i}") for i in levels]
+        self.pools = [layers.MaxPooling2D(pool_size, strides=2, padding="same", name=f"pool_{i}") for i in levels]
         self.down = [self._units(f"down_{i}") for i in levels]
         self.up = [self._units(f"up_{i}") for i in levels]
         self.skips = [ResidualUnit(filters, name=f"skip_{i}", **self.unit) for i in levels[:-1]]
@@ -304,7 +324,7 @@ class MaskBranch(_Mask):
                 passed.append(self.skips[level](features, training=training))
         for level in reversed(range(self.depth)):  # top-down
             features = apply_chain(self.up[level], features, training)
-            features = ops.image.resize(features, self.sizes[level], interpolation="bilinear")
+            features = ops.image.resize(features, self.sizes[level], interpolation=self.interpolation)
             if level > 0:
                 features = features + passed[level - 1]
         return self.finish(features, training)
@@ -315,7 +335,31 @@ class MaskBranch(_Mask):
         return down + self.skips + up + self.tail
 
     def get_config(self):
-        return super().get_config() | {"depth": self.depth, "units": self.units}
+        return super().get_config() | {
+            "depth": self.depth, "units": self.units, "pool_size": self.pool_size, "interpolation": self.interpolation,
+        }  # fmt: skip
+
+
+def local_inner_filters(filters, mask_depth, mask_units=1, unit=None):
+    """Inner channels with which `3 * mask_units` units at full size cost what an encoder-decoder's units cost.
+
+    The paper's table 4 sets three units of the full resolution beside the encoder-decoder, at equal cost. Most of an
+    encoder-decoder works on small maps, so equal cost means thin units. Counted in multiply-adds, for sizes that two
+    divides; the nearest whole number that `groups` divides, at least one for each group.
+
+    Args:
+        filters: channels of input and output.
+        mask_depth, mask_units: of the encoder-decoder that is replaced.
+        unit: the arguments of its `ResidualUnit`s, as a dict.
+    """
+    unit = dict(unit or {})
+    inner, groups = unit.get("inner_filters") or filters // 4, unit.get("groups", 1)
+    projection = filters**2 if unit.get("always_project") and unit.get("shortcut", True) else 0
+    smaller = [4.0**-level for level in range(1, mask_depth + 1)]  # positions at each level, relative to the input
+    positions = 2 * mask_units * sum(smaller) + sum(smaller[:-1])
+    budget = positions * (2 * filters * inner + 9 * inner**2 / groups + projection) / (3 * mask_units) - projection
+    wanted = (math.sqrt(filters**2 + 9 / groups * max(budget, 0.0)) - filters) * groups / 9  # of 2 f x + 9 x² / g
+    return max(1, round(wanted / groups)) * groups
 
 
 @register
@@ -363,8 +407,9 @@ class AttentionModule(Block):
         pre_units, trunk_units, mask_units: the paper's `p`, `t` and `r`. As many units follow as precede.
         learning: "residual" or "naive".
         mask_activation: "mixed", "channel" or "spatial".
-        mask_branch: "encoder_decoder" or "local".
+        mask_branch: "encoder_decoder", or "local": `3 * mask_units` units at full size, thin enough to cost the same.
         unit: further arguments of `ResidualUnit`, as a dict; `{"shortcut": False}` is "without shortcut".
+        pool_size, interpolation: of an encoder-decoder; see `MaskBranch`.
 
     Raises:
         ValueError: a wrong argument (the message names it and what is allowed).
@@ -372,21 +417,28 @@ class AttentionModule(Block):
 
     def __init__(
         self, filters, mask_depth=1, pre_units=1, trunk_units=2, mask_units=1, learning="residual",
-        mask_activation="mixed", mask_branch="encoder_decoder", unit=None, **kwargs,
+        mask_activation="mixed", mask_branch="encoder_decoder", unit=None, pool_size=3, interpolation="bilinear",
+        **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
-        self.filters, self.mask_depth, self.mask_units = filters, mask_depth, mask_units
+        self.filters = filters
+        self.mask_depth = checks.whole("mask_depth", mask_depth)
+        self.mask_units = checks.whole("mask_units", mask_units)
         self.pre_units, self.trunk_units = checks.whole("pre_units", pre_units, least=0), trunk_units
         self.learning = checks.choice("learning", learning, LEARNING_RULES)
         self.mask_activation, self.unit = mask_activation, dict(unit or {})
         self.mask_branch = checks.choice("mask_branch", mask_branch, MASK_BRANCHES)
+        self.pool_size, self.interpolation = pool_size, interpolation
 
         self.pre = [ResidualUnit(filters, name=f"pre_{i + 1}", **self.unit) for i in range(pre_units)]
         self.trunk = TrunkBranch(filters, trunk_units, unit=self.unit, name="trunk")
         if mask_branch == "encoder_decoder":
-            self.mask = MaskBranch(filters, mask_depth, mask_units, mask_activation, self.unit, name="mask")
+            self.mask = MaskBranch(
+                filters, mask_depth, mask_units, mask_activation, self.unit, pool_size, interpolation, name="mask"
+            )
         else:
-            self.mask = LocalMaskBranch(filters, 3 * mask_units, mask_activation, self.unit, name="mask")
+            thin = self.unit | {"inner_filters": local_inner_filters(filters, mask_depth, mask_units, self.unit)}
+            self.mask = LocalMaskBranch(filters, 3 * mask_units, mask_activation, thin, name="mask")
         self.post = [ResidualUnit(filters, name=f"post_{i + 1}", **self.unit) for i in range(pre_units)]
 
     def build(self, input_shape):
@@ -412,5 +464,8 @@ class AttentionModule(Block):
         return [*self.pre, self.trunk, self.mask, *self.post]
 
     def get_config(self):
-        names = "filters mask_depth pre_units trunk_units mask_units learning mask_activation mask_branch unit".split()
+        names = (
+            "filters", "mask_depth", "pre_units", "trunk_units", "mask_units", "learning", "mask_activation",
+            "mask_branch", "unit", "pool_size", "interpolation",
+        )  # fmt: skip
         return super().get_config() | {name: getattr(self, name) for name in names}

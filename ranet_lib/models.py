@@ -1,4 +1,4 @@
-"""Whole networks by name: the paper's CIFAR family, its ResNet baseline, and one small enough for a laptop.
+"""Whole networks by name: the paper's, its baseline, the source document's, and one small enough for a laptop.
 
     model = models.create_model("attention_56", num_classes=10)
     model.summary()                       # a screenful; summary(expand_nested=True) opens the stages
@@ -21,24 +21,36 @@ from ranet_lib import blocks, checks
 class ModelSpec:
     """What a name stands for: how the network is laid out, and what its authors printed about it.
 
-    Counts that hold for each stage are tuples, one entry per stage. `printed_parameters` is in millions, for 10
-    classes, as printed in the paper, or None where nothing is printed.
+    Counts that hold for each stage are tuples, one entry per stage. Stages after the last entry of `modules` have no
+    attention.
     """
 
     name: str
     description: str
     input_shape: tuple = (32, 32, 3)
     stem_filters: int = 16
+    stem_kernel: int = 3
     stem_strides: int = 1
+    stem_pool: int | None = None  # after BN and ReLU, max pooling of this size and stride 2
     filters: tuple = (64, 128, 256)  # channels of each stage
+    strides: tuple = (1, 2, 2)  # of the first unit of each stage
     modules: tuple = (1, 1, 1)  # attention modules in each stage (the paper's m)
     mask_depth: tuple = (3, 2, 1)  # how often each stage's mask branch halves the size
     pre_units: int = 1  # the paper's p
     trunk_units: int = 2  # the paper's t
     mask_units: int = 1  # the paper's r
     stage_units: tuple = (2, 2, 2)  # residual units of each stage outside its modules
-    bottleneck: int = 4  # a unit's inner convolutions have this fraction of its channels
-    printed_parameters: float | None = None
+    bottleneck: int | None = 4  # inner convolutions have this fraction of a unit's channels; None: those of its input
+    groups: int = 1  # of the 3x3 convolutions
+    use_bias: bool = False  # in every convolution
+    always_project: bool = False  # a 1x1 convolution in every shortcut, not only where the shape changes
+    last_shortcut: bool = True  # the last stage's units that keep the shape have a shortcut
+    pool_size: int = 3  # of the pooling in mask branches
+    interpolation: str = "bilinear"  # of the up-sampling in mask branches
+    dropout: float = 0.0  # before the classifier
+    printed_classes: int = 10  # the classes that the printed figures count
+    printed_parameters: float | None = None  # in millions, as printed by the authors
+    printed_flops: float | None = None  # multiply-adds in billions, as printed by the authors
 
     @property
     def weighted_layers(self):
@@ -54,6 +66,22 @@ def _paper(depth, modules, **changes):
         modules=(modules,) * 3,
         **changes,
     )
+
+
+def _imagenet(name, text, modules, **changes):
+    return ModelSpec(
+        name, text, input_shape=(224, 224, 3), stem_filters=64, stem_kernel=7, stem_strides=2, stem_pool=3,
+        filters=(256, 512, 1024, 2048), strides=(1, 2, 2, 2), modules=modules, stage_units=(1, 1, 1, 3),
+        printed_classes=1000, **changes,
+    )  # fmt: skip
+
+
+def _source(name, text, modules=(1, 1, 1), filters=(128, 256, 512, 1024), **changes):
+    return ModelSpec(
+        name, text, stem_filters=32, stem_kernel=5, stem_pool=2, filters=filters, strides=(1, 2, 2, 1),
+        modules=modules, mask_depth=(2, 1, 1), stage_units=(1, 1, 1, 3), bottleneck=None, use_bias=True,
+        always_project=True, last_shortcut=False, pool_size=2, interpolation="nearest", **changes,
+    )  # fmt: skip
 
 
 _SPECS = {
@@ -84,8 +112,34 @@ _SPECS = {
             stage_units=(18, 18, 18),
             printed_parameters=1.7,
         ),
+        _imagenet(
+            "attention_56_imagenet", "The paper's Attention-56 for ImageNet: one module in each of 3 stages.",
+            (1, 1, 1), printed_parameters=31.9, printed_flops=6.2,
+        ),
+        _imagenet(
+            "attention_92_imagenet", "The paper's Attention-92 for ImageNet: 1, 2 and 3 modules in its stages.",
+            (1, 2, 3), printed_parameters=51.3, printed_flops=10.4,
+        ),
+        _imagenet(
+            "attentionnext_56_imagenet",
+            "The paper's AttentionNeXt-56: Attention-56 with ResNeXt's units, their 3x3 convolutions in 32 groups.",
+            (1, 1, 1), bottleneck=2, groups=32,
+        ),
+        _source(
+            "source_attention_56", "The source document's Attention-56, without its softmax.",
+            dropout=0.5, printed_parameters=54.120138,
+        ),
+        _source(
+            "source_attention_92", "The source document's Attention-92, without its softmax: 1, 2 and 3 modules.",
+            (1, 2, 3), printed_parameters=97.902794,
+        ),
+        _source(
+            "source_attention_92_cifar100",
+            "The source document's Attention-92 for CIFAR-100: widths doubled from the second stage on.",
+            (1, 2, 3), (128, 512, 1024, 2048), printed_classes=100, printed_parameters=385.083684,
+        ),
     )
-}
+}  # fmt: skip
 
 #: Options of `create_model`, with what each accepts.
 OPTIONS = {
@@ -94,8 +148,15 @@ OPTIONS = {
     "mask_branch": "'encoder_decoder' (the default) or 'local'",
     "shortcut": "True (the default) or False: the residual shortcuts inside attention modules",
     "width": "a number above 0 (default 1.0) that multiplies every channel count",
+    "modules": "attention modules in each stage, a whole number or a list with one for each (the paper's m)",
+    "mask_depth": "how often mask branches halve the size, a whole number or a list with one for each stage",
+    "pre_units": "residual units before and after the branches of a module, 0 or more (the paper's p)",
+    "trunk_units": "residual units of a trunk branch, 1 or more (the paper's t)",
+    "mask_units": "residual units of each step of a mask branch, 1 or more (the paper's r)",
+    "dropout": "the part of the features that is dropped before the classifier in training, from 0 up to 0.95",
 }
 
+#: What an option means that is not given. The others change the layout of `model_spec`; not given, it stays.
 DEFAULT_OPTIONS = {
     "learning": "residual", "mask_activation": "mixed", "mask_branch": "encoder_decoder", "shortcut": True,
     "width": 1.0,
@@ -103,13 +164,13 @@ DEFAULT_OPTIONS = {
 
 
 def list_models():
-    """The names that `create_model` knows, smallest idea first."""
+    """The names that `create_model` knows: ours, the paper's for CIFAR and for ImageNet, the source document's."""
     return list(_SPECS)
 
 
 def model_spec(name):
     """The `ModelSpec` of a name. Raises a ValueError that lists the names if there is none."""
-    if name not in _SPECS:
+    if not isinstance(name, str) or name not in _SPECS:
         close = difflib.get_close_matches(str(name), _SPECS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"unknown model {name!r}{hint}; the models are: {', '.join(_SPECS)}")
@@ -117,7 +178,7 @@ def model_spec(name):
 
 
 def check_options(name, options):
-    """Return the options of `create_model` as a dict with every default filled in.
+    """Return the options of `create_model` as a dict, with `DEFAULT_OPTIONS` filled in and one entry for each stage.
 
     Raises:
         ValueError: an unknown option, a value that is not allowed, or an attention option on a network without
@@ -130,7 +191,7 @@ def check_options(name, options):
         if option not in OPTIONS:
             allowed = "; ".join(f"{key}: {text}" for key, text in OPTIONS.items())
             raise ValueError(f"unknown option {option!r} of {name}; the options are: {allowed}")
-        if option != "width" and not any(spec.modules):
+        if option not in ("width", "dropout") and not any(spec.modules):
             raise ValueError(f"{name} has no attention modules, so the option {option!r} means nothing there")
     resolved = DEFAULT_OPTIONS | options
     checks.choice("learning", resolved["learning"], blocks.LEARNING_RULES)
@@ -138,7 +199,25 @@ def check_options(name, options):
     checks.choice("mask_branch", resolved["mask_branch"], blocks.MASK_BRANCHES)
     checks.choice("shortcut", resolved["shortcut"], (True, False))
     resolved["width"] = checks.number("width", resolved["width"], above=0)
+    for option, least in (("pre_units", 0), ("trunk_units", 1), ("mask_units", 1)):
+        if option in options:
+            checks.whole(option, options[option], least)
+    for option, least in (("modules", 0), ("mask_depth", 1)):
+        if option in options:
+            resolved[option] = _by_stage(option, options[option], len(spec.modules), least)
+    if not any(resolved.get("modules", spec.modules)) and any(spec.modules):
+        raise ValueError(f"modules must leave at least one module; received {options['modules']!r}")
+    if "dropout" in options:
+        resolved["dropout"] = checks.number("dropout", options["dropout"], least=0, most=0.95)
     return resolved
+
+
+def _by_stage(option, value, stages, least):
+    """A whole number for each stage, from one for all or from a list."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * stages
+    if len(values) != stages:
+        raise ValueError(f"{option} must be a whole number or a list of {stages}, one a stage; received {value!r}")
+    return [checks.whole(option, entry, least) for entry in values]
 
 
 def create_model(name, num_classes=10, input_shape=None, **options):
@@ -147,12 +226,13 @@ def create_model(name, num_classes=10, input_shape=None, **options):
     Args:
         name: one of `list_models()`.
         num_classes: number of classes, at least 2.
-        input_shape: `(height, width, channels)` of the images; None means the network's own, 32x32x3.
-        **options: see `OPTIONS`: `learning`, `mask_activation`, `mask_branch`, `shortcut`, `width`.
+        input_shape: `(height, width, channels)` of the images; None means the network's own. Sizes that two does not
+            divide are fine.
+        **options: see `OPTIONS`.
 
     Returns:
         A `keras.Model` from prepared images `(batch, height, width, channels)` to logits `(batch, num_classes)`.
-        Its layers are a stem, three stages (each a `keras.Sequential` of residual units and attention modules), and
+        Its layers are a stem, the stages (each a `keras.Sequential` of residual units and attention modules), and
         a head.
 
     Raises:
@@ -161,44 +241,64 @@ def create_model(name, num_classes=10, input_shape=None, **options):
     spec = model_spec(name)
     options = check_options(name, options)
     checks.whole("num_classes", num_classes, least=2)
-    input_shape = tuple(spec.input_shape if input_shape is None else input_shape)
-    if len(input_shape) != 3:
-        raise ValueError(f"input_shape must be (height, width, channels); received {input_shape}")
-    input_shape = tuple(checks.whole("input_shape", size) for size in input_shape)
+    if input_shape is not None and not (isinstance(input_shape, (list, tuple)) and len(input_shape) == 3):
+        raise ValueError(f"input_shape must be (height, width, channels); received {input_shape!r}")
+    input_shape = tuple(checks.whole("input_shape", size) for size in (input_shape or spec.input_shape))
 
-    width = options.pop("width")
-    bottleneck = {"bottleneck": spec.bottleneck}
-    unit = {"shortcut": options.pop("shortcut"), **bottleneck}
+    width, shortcut = options.pop("width"), options.pop("shortcut")
+    module_options = {key: options.pop(key) for key in ("learning", "mask_activation", "mask_branch")}
+    spec = dataclasses.replace(spec, **options)  # what is left changes the layout
 
     inputs = keras.Input(input_shape, name="images")
-    features = blocks.convolution(_scaled(spec.stem_filters, width), 3, spec.stem_strides, name="stem")(inputs)
+    features = _stem(inputs, spec, width)
     for index, filters in enumerate(spec.filters):
-        filters = _scaled(filters, width)
-        stage = [
-            blocks.ResidualUnit(
-                filters, strides=1 if i or not index else 2, name=f"stage_{index + 1}_unit_{i + 1}", **bottleneck
-            )
-            for i in range(spec.stage_units[index])
+        stage = f"stage_{index + 1}"
+        filters = _scaled(filters, spec, width)
+        before = features.shape[-1] if spec.bottleneck is None else filters // spec.bottleneck
+        inner = filters if spec.bottleneck is None else filters // spec.bottleneck
+        unit = {"groups": spec.groups, "always_project": spec.always_project, "use_bias": spec.use_bias}
+        chain = [blocks.ResidualUnit(filters, spec.strides[index], before, name=f"{stage}_unit_1", **unit)]
+        unit["inner_filters"] = inner
+        if index < len(spec.modules):
+            chain += [
+                blocks.AttentionModule(
+                    filters, spec.mask_depth[index], spec.pre_units, spec.trunk_units, spec.mask_units,
+                    unit=unit | {"shortcut": shortcut}, pool_size=spec.pool_size, interpolation=spec.interpolation,
+                    name=f"{stage}_attention_{i + 1}", **module_options,
+                )
+                for i in range(spec.modules[index])
+            ]  # fmt: skip
+        keeps = spec.last_shortcut or index + 1 < len(spec.filters)
+        chain += [
+            blocks.ResidualUnit(filters, shortcut=keeps, name=f"{stage}_unit_{i + 1}", **unit)
+            for i in range(1, spec.stage_units[index])
         ]
-        modules = [
-            blocks.AttentionModule(
-                filters, spec.mask_depth[index], spec.pre_units, spec.trunk_units, spec.mask_units,
-                unit=unit, name=f"stage_{index + 1}_attention_{i + 1}", **options,
-            )
-            for i in range(spec.modules[index])
-        ]  # fmt: skip
-        stage[1:1] = modules  # the first unit sets size and width; the others follow the modules
-        features = keras.Sequential(stage, name=f"stage_{index + 1}")(features)
+        features = keras.Sequential(chain, name=stage)(features)
     features = blocks.BatchNormalization(name="head_bn")(features)
     features = layers.ReLU(name="head_relu")(features)
     features = layers.GlobalAveragePooling2D(name="head_pool")(features)
+    if spec.dropout:
+        features = layers.Dropout(spec.dropout, name="head_dropout")(features)
     logits = layers.Dense(num_classes, kernel_initializer="he_normal", dtype="float32", name="classifier")(features)
     return keras.Model(inputs, logits, name=name)
 
 
-def _scaled(filters, width):
-    """`filters` times `width`, rounded to a multiple of 4 (the bottleneck needs one) and at least 4."""
-    return max(4, 4 * round(filters * width / 4))
+def _stem(inputs, spec, width):
+    filters = _scaled(spec.stem_filters, spec, width)
+    features = blocks.convolution(
+        filters, spec.stem_kernel, spec.stem_strides, use_bias=spec.use_bias, name="stem"
+    )(inputs)  # fmt: skip
+    if spec.stem_pool:
+        features = blocks.BatchNormalization(name="stem_bn")(features)
+        features = layers.ReLU(name="stem_relu")(features)
+        features = layers.MaxPooling2D(spec.stem_pool, strides=2, padding="same", name="stem_pool")(features)
+    return features
+
+
+def _scaled(filters, spec, width):
+    """`filters` times `width`, rounded to what the units can divide, and at least that."""
+    step = math.lcm(4, (spec.bottleneck or 1) * spec.groups)
+    return max(step, step * round(filters * width / step))
 
 
 def count_flops(model):
@@ -220,3 +320,9 @@ def count_flops(model):
             positions = math.prod(layer.compute_output_shape(shape)[1:-1])
             total += 2 * positions * math.prod(layer.kernel.shape)
     return total
+
+
+def count_parameters(model):
+    """Numbers that a model holds: a dict with `trainable` and `all` (with batch normalisation's moving averages)."""
+    sizes = {"all": model.weights, "trainable": model.trainable_weights}
+    return {kind: sum(math.prod(weight.shape) for weight in weights) for kind, weights in sizes.items()}
