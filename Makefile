@@ -33,11 +33,12 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book test lint install lock clean
+.PHONY: help book test test-slow lint install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
 	@echo "make test      run the tests, the quick ones first"
+	@echo "make test-slow compare with other backends and runtimes, after installing them (about 1 GB)"
 	@echo "make lint      check the style of the code and of the notebooks"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
@@ -53,6 +54,9 @@ book: _build/site.stamp
 test: install
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
 
+test-slow: .venv/compare.installed
+	.venv/bin/python -m pytest -m slow $(PYTEST_FLAGS)
+
 lint: install
 	.venv/bin/ruff check .
 
@@ -60,7 +64,7 @@ install: .venv/$(BACKEND).stamp
 
 lock: $(OWN_UV)
 	$(UV) pip compile pyproject.toml --output-file requirements.lock --quiet $(if $(UPGRADE),--upgrade) \
-		--extra book --extra test --extra batch --extra cpu \
+		--extra book --extra test --extra batch --extra export --extra cpu \
 		--universal --python-version 3.11 --fork-strategy fewest \
 		--no-annotate --custom-compile-command "make lock"
 
@@ -88,6 +92,12 @@ _build/cache.stamp: .venv/$(BACKEND).stamp $(IMPORTED)
 	rm -rf .venv
 	$(UV) venv --quiet --python $(PYTHON) .venv
 	$(UV) pip install --python .venv --editable '.[book,test,batch,$(BACKEND)]' --constraint requirements.lock
+	@touch $@
+
+# By pip and not by uv, because pip follows the settings of this machine for where PyTorch's build for CPUs is found.
+.venv/compare.installed: .venv/$(BACKEND).stamp
+	$(UV) pip install --python .venv --quiet pip
+	.venv/bin/python -m pip install --quiet --editable '.[export,compare]' --constraint requirements.lock
 	@touch $@
 
 .uv/bin/uv:

@@ -1,5 +1,7 @@
 """Seeing what a network attends to: its masks, how well they find an object, and how strongly each stage responds."""
 
+import math
+
 import keras
 import numpy as np
 from scipy.stats import rankdata
@@ -12,13 +14,13 @@ def attention_modules(model):
     return [layer for layer in blocks.walk(model) if isinstance(layer, blocks.AttentionModule)]
 
 
-def attention_masks(model, images, batch_size=250, channels=False):
+def attention_masks(model, images, batch_size=None, channels=False):
     """The masks that a network's attention modules apply to a batch of images, all in one forward pass.
 
     Args:
         model: a network from `models.create_model`, or any chain of layers with attention modules in it.
         images: prepared images (`dataset.prepare(...)`), `(count, height, width, 3)`.
-        batch_size: images per step; memory grows with it.
+        batch_size: images per step; None takes 250, or fewer where the maps of a large network would fill the memory.
         channels: True keeps a value for each channel; False, the default, averages over the channels, so that many
             images fit in memory.
 
@@ -42,7 +44,7 @@ def attention_masks(model, images, batch_size=250, channels=False):
     return _predict(model, images, look, batch_size)
 
 
-def mean_response(model, images, batch_size=250):
+def mean_response(model, images, batch_size=None):
     """Mean absolute value of each stage's output: how much signal is left as the network goes deeper.
 
     Follows the paper's figure 4. Divide by the first value to compare with its curve.
@@ -50,6 +52,7 @@ def mean_response(model, images, batch_size=250):
     Args:
         model: a network from `models.create_model` (its stages are `keras.Sequential` layers).
         images: prepared images, `(count, height, width, 3)`.
+        batch_size: as in `attention_masks`.
 
     Returns:
         float array, one value per stage.
@@ -86,6 +89,9 @@ def _predict(model, images, look, batch_size, enter_stages=True):
                 features = look(layer, features, seen)
         return features
 
+    if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
+        largest = max(math.prod(layer.output.shape[1:]) for layer in model.layers)
+        batch_size = max(1, min(250, 2**25 // largest))
     inputs, seen = keras.Input(model.input_shape[1:]), []
     run(model.layers, inputs, seen)
     return keras.Model(inputs, seen).predict(images, batch_size=batch_size, verbose=0)
@@ -125,12 +131,13 @@ def localization_score(masks, truth):
     return above / (inside * outside)
 
 
-def localization(model, dataset, batch_size=250):
+def localization(model, dataset, batch_size=None):
     """How well the masks of a trained network find the object on the test images, beside masks that know nothing.
 
     Args:
         model: a trained network with attention modules.
         dataset: a `datasets.Dataset` whose test split has true object masks.
+        batch_size: as in `attention_masks`.
 
     Returns:
         dict with the mean `localization_score` over the test images: `modules` (a list, one per attention module),

@@ -9,9 +9,15 @@ no softmax at the end, so train with `from_logits=True`.
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import math
+import os
+import tempfile
+from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
 
 from ranet_lib import blocks, checks
@@ -48,8 +54,7 @@ class ModelSpec:
     pool_size: int = 3  # of the pooling in mask branches
     interpolation: str = "bilinear"  # of the up-sampling in mask branches
     dropout: float = 0.0  # before the classifier
-    printed_classes: int = 10  # the classes that the printed figures count
-    printed_parameters: float | None = None  # in millions, as printed by the authors
+    printed_parameters: dict = dataclasses.field(default_factory=dict)  # millions by classes, as its authors print it
     printed_flops: float | None = None  # multiply-adds in billions, as printed by the authors
 
     @property
@@ -72,7 +77,7 @@ def _imagenet(name, text, modules, **changes):
     return ModelSpec(
         name, text, input_shape=(224, 224, 3), stem_filters=64, stem_kernel=7, stem_strides=2, stem_pool=3,
         filters=(256, 512, 1024, 2048), strides=(1, 2, 2, 2), modules=modules, stage_units=(1, 1, 1, 3),
-        printed_classes=1000, **changes,
+        **changes,
     )  # fmt: skip
 
 
@@ -100,25 +105,25 @@ _SPECS = {
             stage_units=(1, 1, 1),
         ),
         _paper(56, 1),
-        _paper(92, 2, printed_parameters=1.9),
+        _paper(92, 2, printed_parameters={10: 1.9, 100: 1.9}),
         _paper(128, 3),
         _paper(164, 4),
-        _paper(236, 6, printed_parameters=5.1),
-        _paper(452, 6, pre_units=2, trunk_units=4, mask_units=3, printed_parameters=8.6),
+        _paper(236, 6, printed_parameters={10: 5.1, 100: 5.1}),
+        _paper(452, 6, pre_units=2, trunk_units=4, mask_units=3, printed_parameters={10: 8.6, 100: 8.6}),
         ModelSpec(
             "resnet_164",
             "The baseline, ResNet-164 with pre-activation: 18 bottleneck units in each of 3 stages, no attention.",
             modules=(0, 0, 0),
             stage_units=(18, 18, 18),
-            printed_parameters=1.7,
+            printed_parameters={10: 1.7, 100: 1.7},
         ),
         _imagenet(
             "attention_56_imagenet", "The paper's Attention-56 for ImageNet: one module in each of 3 stages.",
-            (1, 1, 1), printed_parameters=31.9, printed_flops=6.2,
+            (1, 1, 1), printed_parameters={1000: 31.9}, printed_flops=6.2,
         ),
         _imagenet(
             "attention_92_imagenet", "The paper's Attention-92 for ImageNet: 1, 2 and 3 modules in its stages.",
-            (1, 2, 3), printed_parameters=51.3, printed_flops=10.4,
+            (1, 2, 3), printed_parameters={1000: 51.3}, printed_flops=10.4,
         ),
         _imagenet(
             "attentionnext_56_imagenet",
@@ -127,16 +132,16 @@ _SPECS = {
         ),
         _source(
             "source_attention_56", "The source document's Attention-56, without its softmax.",
-            dropout=0.5, printed_parameters=54.120138,
+            dropout=0.5, printed_parameters={10: 54.120138, 100: 54.212388},
         ),
         _source(
             "source_attention_92", "The source document's Attention-92, without its softmax: 1, 2 and 3 modules.",
-            (1, 2, 3), printed_parameters=97.902794,
+            (1, 2, 3), printed_parameters={10: 97.902794},
         ),
         _source(
             "source_attention_92_cifar100",
             "The source document's Attention-92 for CIFAR-100: widths doubled from the second stage on.",
-            (1, 2, 3), (128, 512, 1024, 2048), printed_classes=100, printed_parameters=385.083684,
+            (1, 2, 3), (128, 512, 1024, 2048), printed_parameters={100: 385.083684},
         ),
     )
 }  # fmt: skip
@@ -322,7 +327,176 @@ def count_flops(model):
     return total
 
 
-def count_parameters(model):
-    """Numbers that a model holds: a dict with `trainable` and `all` (with batch normalisation's moving averages)."""
-    sizes = {"all": model.weights, "trainable": model.trainable_weights}
-    return {kind: sum(math.prod(weight.shape) for weight in weights) for kind, weights in sizes.items()}
+def count_activations(model):
+    """Values that the layers of a network put out for one image: what training has to keep for the way back.
+
+    Convolutions, normalisations, activations, poolings and dense layers count, and the sum at the end of each
+    residual unit. Four bytes each in float32. A framework may keep fewer (it can work out a ReLU again) or more.
+
+    Args:
+        model: a built `keras.Model` with a fixed input size, made of `blocks` and ordinary layers.
+
+    Returns:
+        int, values per image.
+    """
+    total = 0
+    for layer in blocks.walk(model):
+        leaf = not isinstance(layer, (keras.Model, blocks.Block, layers.InputLayer))
+        if leaf or (isinstance(layer, blocks.ResidualUnit) and layer.shortcut):
+            shape = layer.get_build_config()["input_shape"]
+            total += math.prod(layer.compute_output_shape(shape)[1:])
+    return total
+
+
+def describe(name, num_classes=10, input_shape=None, **options):
+    """The size and cost of a network, counted on the network itself but without the memory for its weights.
+
+    Args:
+        name, num_classes, input_shape, **options: as in `create_model`.
+
+    Returns:
+        dict with `name`, `num_classes`, `layers` (as the paper counts them), `parameters` (all numbers, moving
+        averages included), `trainable`, `flops` (2 for each multiply-add, per image), `activations` (values per
+        image), and what its authors print: `printed_parameters` (millions) and `printed_flops` (multiply-adds in
+        billions), None where they print nothing.
+
+    Raises:
+        ValueError: as in `create_model`.
+    """
+    spec = model_spec(name)
+    with keras.StatelessScope(initialize_variables=False):
+        model = create_model(name, num_classes, input_shape, **options)
+    layout = {key: value for key, value in check_options(name, options).items() if key not in DEFAULT_OPTIONS}
+    changed = bool(options) or input_shape is not None
+    return {
+        "name": name,
+        "num_classes": num_classes,
+        "layers": dataclasses.replace(spec, **layout).weighted_layers,
+        "parameters": sum(math.prod(weight.shape) for weight in model.weights),
+        "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "flops": count_flops(model),
+        "activations": count_activations(model),
+        "printed_parameters": None if changed else spec.printed_parameters.get(num_classes),
+        "printed_flops": None if changed else spec.printed_flops,
+    }
+
+
+# --- Files: exported networks, and the weights that ship with this package ---------------------------------------
+
+#: The forms that `export_model` writes, by suffix.
+EXPORTS = {".keras": "Keras", ".onnx": "ONNX", ".tflite": "LiteRT", "": "TensorFlow SavedModel (a folder)"}
+
+
+def export_model(model, path):
+    """Write a network for use elsewhere; the suffix of `path` says in which form.
+
+    `.keras` is Keras's own file: `keras.saving.load_model` gives the network back, once `ranet_lib.blocks` is
+    imported. The others hold the forward pass alone, for any number of images at a time, and need nothing of this
+    library: `.onnx`, `.tflite` (LiteRT), and without a suffix a folder with a TensorFlow SavedModel.
+
+    Args:
+        model: a network from `create_model`, in float32.
+        path: where to write; nothing may be there yet.
+
+    Raises:
+        ValueError: an unknown suffix, a path that is taken, or a network that does not compute in float32.
+        ImportError: a package that the form needs is missing; the message says which.
+    """
+    path = Path(path)
+    if path.suffix not in EXPORTS:
+        forms = ", ".join(f"{suffix or 'no suffix'} ({form})" for suffix, form in EXPORTS.items())
+        raise ValueError(f"the suffix of path must be one of: {forms}; received {path.suffix!r} in {str(path)!r}")
+    if path.exists():
+        raise ValueError(f"path {str(path)!r} is taken; choose another, or delete it")
+    policies = {layer.dtype_policy.name for layer in blocks.walk(model) if isinstance(layer, layers.Conv2D)}
+    if policies != {"float32"} and path.suffix != ".keras":
+        raise ValueError(
+            f"{model.name} computes in {', '.join(sorted(policies))}, and export needs float32: "
+            "create it again in float32 and set_weights from this one"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all
+        unfinished = Path(folder) / path.name
+        if path.suffix == ".keras":
+            model.save(unfinished)
+        elif path.suffix == ".onnx":
+            try:
+                model.export(unfinished, format="onnx", verbose=False)
+            except ImportError as error:
+                raise ImportError(f"ONNX needs more packages: pip install 'ranet_lib[export]' ({error})") from error
+        else:
+            model.export(unfinished, format="litert" if path.suffix else "tf_saved_model", verbose=False)
+        os.replace(unfinished, path)
+
+
+PRETRAINED = Path(__file__).parent / "weights"
+
+
+def list_pretrained():
+    """The names that `load_pretrained` knows: `MODEL-DATASET` of each trained network in this package."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.json"))
+
+
+def pretrained_record(name):
+    """The run record of a trained network that ships with this package, as a dict (see `records`)."""
+    return json.loads(_pretrained_file(name, ".json").read_text(encoding="utf-8"))["record"]
+
+
+def load_pretrained(name):
+    """A network with trained weights that ship with this package.
+
+    Args:
+        name: one of `list_pretrained()`.
+
+    Returns:
+        A `keras.Model` as `create_model` builds it. It takes images as the `prepare` of its data set gives them.
+
+    Raises:
+        ValueError: an unknown name, or a file that is damaged or belongs to another version of the network.
+    """
+    about = json.loads(_pretrained_file(name, ".json").read_text(encoding="utf-8"))
+    path = _pretrained_file(name, ".npz")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
+        raise ValueError(f"the weights of {name} in {path} do not match their checksum; install the package again")
+    described = about["record"]["model"]
+    model = create_model(described["name"], described["num_classes"], **described["options"])
+    with np.load(path, allow_pickle=False) as arrays:
+        if set(arrays) != {weight.path for weight in model.weights}:
+            raise ValueError(f"the weights of {name} (version {about['version']}) are not those of {model.name}")
+        for weight in model.weights:
+            weight.assign(arrays[weight.path].astype("float32"))
+    return model
+
+
+def _pretrained_file(name, suffix):
+    names = list_pretrained()
+    if name not in names:
+        raise ValueError(f"no trained weights of the name {name!r}; there are: {', '.join(names) or 'none'}")
+    return PRETRAINED / f"{name}{suffix}"
+
+
+def save_pretrained(model, record, folder=PRETRAINED):
+    """Write a trained network's weights as `load_pretrained` reads them: float16, with checksum and run record.
+
+    Args:
+        model: the network as its run left it.
+        record: its run record, a dict.
+        folder: where to; the package's own by default.
+
+    Returns:
+        The name it goes by.
+
+    Raises:
+        ValueError: weights that float16 cannot hold.
+    """
+    name = f"{record['model']['name']}-{record['dataset']['name']}"
+    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+    for path, values in arrays.items():
+        if not np.isfinite(values.astype("float16")).all():
+            raise ValueError(f"{path} has values up to {np.abs(values).max():.3g}, which float16 cannot hold")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    file = Path(folder) / f"{name}.npz"
+    np.savez_compressed(file, **{path: values.astype("float16") for path, values in arrays.items()})
+    about = {"version": 1, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "record": record}
+    (Path(folder) / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return name

@@ -39,12 +39,12 @@ def seed():
 @pytest.fixture(scope="session", autouse=True)
 def background(request, tmp_path_factory):
     """The long notebook runs that the selected tests will look at, begun at once."""
-    from test_book import CHAPTERS, named
+    from test_book import PAGES, named
 
     selected = {item.name for item in request.session.items if item.path.name == "test_notebooks.py"}
-    chapters = [path for path in CHAPTERS if f"test_chapter_runs[{named(path)}]" in selected]
-    train = any("test_chapter_runs" not in name for name in selected)
-    runs = Runs(tmp_path_factory.mktemp("notebooks"), chapters, train)
+    pages = [path for path in PAGES if f"test_page_runs[{named(path)}]" in selected]
+    train = any("test_page_runs" not in name for name in selected)
+    runs = Runs(tmp_path_factory.mktemp("notebooks"), pages, train)
     yield runs
     runs.stop()
 

@@ -20,17 +20,17 @@ class Runs:
 
     Args:
         folder: where the runs leave their files.
-        chapters: paths of chapters to run.
+        pages: paths of notebooks to run as they are.
         train: whether to run the experiment notebook too, in each way that a test looks at.
     """
 
-    def __init__(self, folder, chapters, train):
+    def __init__(self, folder, pages, train):
         self.folder = folder
         self.quick_tests_are_over = threading.Event()
         self.pool = ThreadPoolExecutor(os.cpu_count())
         if os.cpu_count() > 1:
             self.pool.submit(self.quick_tests_are_over.wait)
-        self.futures = {path: self.pool.submit(self._chapter, path) for path in chapters}
+        self.futures = {path: self.pool.submit(self._page, path) for path in pages}
         if train:
             self.futures["default"] = self.pool.submit(self._train_by_default)
             self.futures["killed"] = self.pool.submit(self._kill_and_go_on)
@@ -45,7 +45,7 @@ class Runs:
         return name in self.futures
 
     def folder_of(self, name):
-        """Wait for a run; the folder (of a chapter: the executed notebook) that it has left."""
+        """Wait for a run; the folder (of a page: the executed notebook) that it has left."""
         return self.futures[name].result()
 
     def stop(self):
@@ -57,7 +57,7 @@ class Runs:
         done = subprocess.run([*command, "--cwd", str(folder)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
 
-    def _chapter(self, path):
+    def _page(self, path):
         self._papermill(path, self.folder / path.name, path.parent)
         return self.folder / path.name
 

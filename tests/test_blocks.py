@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from ranet_lib import blocks
+from ranet_lib import blocks, models
 
 
 def features(*shape, seed=0):
@@ -82,6 +82,89 @@ def test_return_mask_gives_the_mask_that_was_applied():
     np.testing.assert_allclose(output, (1 + mask) * numpy(module.trunk(inputs)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture
+def float64():
+    """Layers made in the test compute in float64."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
+def random_statistics(layer, generator):
+    """Give every weight of a built layer a random value, moving variances a positive one."""
+    for weight in layer.weights:
+        value = generator.normal(size=weight.shape, scale=0.5)
+        weight.assign(0.5 + np.abs(value) if weight.name in ("moving_variance", "gamma") else value)
+
+
+@pytest.mark.parametrize("activation", ["mixed", "channel", "spatial"])
+@pytest.mark.parametrize("learning", ["residual", "naive"])
+def test_the_gradient_through_a_module_is_the_products(float64, learning, activation):
+    """H = (1 + M) F: along any direction of the weights dH = (1 + M) dF + F dM, by finite differences in float64."""
+    generator = np.random.default_rng(0)
+    module = blocks.AttentionModule(8, mask_depth=2, pre_units=0, learning=learning, mask_activation=activation)
+    inputs = generator.normal(size=(2, 6, 5, 8))
+    module(inputs)
+    random_statistics(module, generator)
+
+    def values():
+        output, mask = module(inputs, return_mask=True)
+        return [numpy(x) for x in (output, mask, module.trunk(inputs))]
+
+    weights = module.trainable_weights
+    start = [numpy(weight).copy() for weight in weights]
+    of_trunk = {id(weight) for weight in module.trunk.trainable_weights}
+    step = 1e-6
+    _, mask, trunk = values()
+    gate = (1.0 if learning == "residual" else 0.0) + mask
+    for moved in ("all", "trunk", "mask"):
+        direction = [
+            generator.normal(size=weight.shape) * (moved == "all" or (moved == "trunk") == (id(weight) in of_trunk))
+            for weight in weights
+        ]
+        sides = []
+        for sign in (1, -1):
+            for weight, value, change in zip(weights, start, direction):
+                weight.assign(value + sign * step * change)
+            sides.append(values())
+        output_change, mask_change, trunk_change = (
+            (plus - minus) / (2 * step) for plus, minus in zip(*sides)
+        )
+        expected = gate * trunk_change + trunk * mask_change
+        scale = np.abs(expected).max()
+        assert scale > 1e-3
+        np.testing.assert_allclose(output_change, expected, atol=1e-7 * scale)
+        if moved == "trunk":  # the mask is a filter of the trunk's gradient, and nothing else
+            assert not mask_change.any()
+        if moved == "mask":
+            assert not trunk_change.any()
+
+
+def test_automatic_differentiation_of_a_module_agrees_with_finite_differences(float64):
+    tensorflow = pytest.importorskip("tensorflow")
+    generator = np.random.default_rng(1)
+    module = blocks.AttentionModule(8, mask_depth=2)
+    inputs = generator.normal(size=(2, 6, 5, 8))
+    module(inputs)
+    random_statistics(module, generator)
+    weights = module.trainable_weights
+    factor = generator.normal(size=inputs.shape)
+    with tensorflow.GradientTape() as tape:
+        loss = keras.ops.sum(factor * module(inputs))
+    gradients = [numpy(gradient) for gradient in tape.gradient(loss, [weight.value for weight in weights])]
+    start = [numpy(weight).copy() for weight in weights]
+    for _ in range(5):
+        direction, losses = [generator.normal(size=weight.shape) for weight in weights], []
+        for sign in (1, -1):
+            for weight, value, change in zip(weights, start, direction):
+                weight.assign(value + sign * 1e-6 * change)
+            losses.append(float(keras.ops.sum(factor * module(inputs))))
+        expected = sum((gradient * change).sum() for gradient, change in zip(gradients, direction))
+        assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(expected, rel=1e-5)
+
+
 def test_mixed_is_a_sigmoid_of_every_value():
     x = features(2, 4, 4, 3)
     np.testing.assert_allclose(numpy(blocks.mixed(x)), 1 / (1 + np.exp(-x)), rtol=1e-5)
@@ -150,6 +233,25 @@ def test_batch_normalization_equals_keras_own():
         )
     for mine, other in zip(ours.get_weights(), theirs.get_weights()):
         np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "filters, depth, units, unit",
+    [
+        (64, 3, 1, {}),
+        (256, 1, 1, {}),
+        (256, 3, 1, {"inner_filters": 128, "groups": 32}),
+        (128, 2, 2, {"inner_filters": 128, "always_project": True, "use_bias": True}),
+        (512, 1, 1, {"inner_filters": 512, "always_project": True, "shortcut": False}),
+    ],
+)
+def test_a_local_mask_branch_costs_what_the_encoder_decoder_costs(filters, depth, units, unit):
+    def multiply_adds(mask_branch):
+        module = blocks.AttentionModule(filters, depth, mask_units=units, mask_branch=mask_branch, unit=unit)
+        inputs = keras.Input((32, 32, filters))
+        return models.count_flops(keras.Model(inputs, module.mask(inputs)))
+
+    assert multiply_adds("local") == pytest.approx(multiply_adds("encoder_decoder"), rel=0.12)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ FEWEST_EXERCISES = 3
 NOTEBOOKS = sorted((ROOT / "book").rglob("*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
 CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
+PAGES = [path for path in NOTEBOOKS if path.parent.name == "book"]  # the chapters, and what the back of the book has
 
 DIRECTIVE = re.compile(r"(?P<fence>`{3,}|:{3,}) *\{(?P<name>exercise|solution)(?:-start)?\} *(?P<argument>[^\n]*)\n"
                        r"(?P<options>(?: *:[\w-]+:[^\n]*\n)*)")  # fmt: skip

@@ -1,8 +1,13 @@
 """Looking inside: masks of each module, how well they find an object, and the response by stage."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
+
+from test_models import SMALL
 
 from ranet_lib import blocks, masks, models
 
@@ -107,3 +112,56 @@ def test_reference_masks():
     assert centre.shape == (2, 9, 9) and centre[0].argmax() == 40 and centre[0, 4, 4] == 1
     with pytest.raises(ValueError, match="kind must be one of 'random', 'centre'; received 'middle'"):
         masks.reference_masks("middle", 2, (9, 9))
+
+
+def test_a_large_network_takes_fewer_images_at_a_time(monkeypatch):
+    """Batches are as large as memory allows: 250 small images, a few large ones."""
+    taken = []
+    predict = keras.Model.predict
+    monkeypatch.setattr(keras.Model, "predict", lambda self, x, batch_size, **more: taken.append(batch_size) or predict(
+        self, x, batch_size=batch_size, **more))  # fmt: skip
+    for size, width in ((32, 0.25), (224, 1)):
+        with_modules = models.create_model("attention_tiny", 3, (size, size, 3), width=width)
+        images = np.zeros((1, size, size, 3), "float32")
+        found = masks.attention_masks(with_modules, images)
+        assert found[0].shape == (1, size // 2, size // 2)
+        assert masks.mean_response(with_modules, images).shape == (3,)
+    assert taken == [250, 250, 2**25 // (112 * 112 * 48)] + taken[-1:] and taken[-1] == taken[-2] < 250
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["attention_56", "attention_164"])
+def test_ten_thousand_images_fit_in_four_gigabytes(name):
+    """Masks and responses of 10,000 images, in a process that may hold 4 GB."""
+    code = (
+        "import resource, sys, numpy as np\n"
+        "from ranet_lib import masks, models\n"
+        "model = models.create_model(sys.argv[1])\n"
+        "images = np.random.default_rng(0).normal(size=(10_000, 32, 32, 3)).astype('float32')\n"
+        "seen = masks.attention_masks(model, images)\n"
+        "assert {len(mask) for mask in seen} == {10_000}\n"
+        "assert np.isfinite(masks.mean_response(model, images)).all()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 4.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.list_models())
+def test_every_network_shows_its_masks_and_its_response(name):
+    side = 64 if "imagenet" in name else 32
+    model = models.create_model(name, 3, (side, side, 3), **SMALL.get(name, {}))
+    images = np.random.default_rng(0).normal(size=(3, side, side, 3)).astype("float32")
+    response = masks.mean_response(model, images)
+    assert response.shape == (len(models.model_spec(name).filters),) and (response > 0).all()
+    if not any(models.model_spec(name).modules):
+        return
+    found = masks.attention_masks(model, images)
+    assert len(found) == sum(models.model_spec(name).modules)
+    truth = np.zeros((3, side, side), bool)
+    truth[:, : side // 2] = True
+    for mask in found:
+        scores = masks.localization_score(mask, truth)
+        assert mask.ndim == 3 and len(mask) == 3 and 0 < mask.min() and mask.max() < 1
+        assert ((scores > 0) & (scores < 1)).all()

@@ -1,12 +1,15 @@
 """The networks: the paper's sizes, saving and loading, and what is refused."""
 
 import functools
+import hashlib
+import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from ranet_lib import blocks, models
+from ranet_lib import blocks, datasets, models, training
 
 
 def images(count=2, size=32, seed=0):
@@ -24,32 +27,102 @@ def outputs(model, batch):
     return keras.ops.convert_to_numpy(model(batch, training=False))
 
 
-def trainable(model):
-    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+# So much thinner that a test can afford to build and run them; the wiring is the same.
+SMALL = {
+    "attention_452": {"width": 0.25}, "attention_56_imagenet": {"width": 0.125},
+    "attention_92_imagenet": {"width": 0.125}, "attentionnext_56_imagenet": {"width": 0.25},
+    "source_attention_56": {"width": 0.125}, "source_attention_92": {"width": 0.125},
+    "source_attention_92_cifar100": {"width": 0.0625},
+}  # fmt: skip
+
+
+@functools.cache
+def small(name):
+    """Every network for 7 classes, the wide and the deep ones with fewer channels, at its own input size."""
+    return models.create_model(name, 7, **SMALL.get(name, {}))
 
 
 # Millions of trainable parameters and GFLOP (a multiply-add is 2) of the layout that fits the paper's printed sizes.
 SIZES = [
+    ("attention_56", 10, 1.03, 0.25),
     ("attention_92", 10, 1.84, 0.42),
     ("attention_92", 100, 1.86, 0.42),
-    ("attention_56", 10, 1.03, 0.25),
+    ("attention_128", 10, 2.65, 0.60),
+    ("attention_164", 10, 3.46, 0.78),
     ("attention_236", 10, 5.08, 1.14),
+    ("attention_236", 100, 5.10, 1.14),
+    ("attention_452", 10, 10.18, 1.97),
     ("resnet_164", 10, 1.70, 0.50),
 ]
 
 
 @pytest.mark.parametrize("name, classes, million, gflop", SIZES)
 def test_parameters_and_flops_are_the_papers(name, classes, million, gflop):
-    model = built(name, classes)
-    assert trainable(model) / 1e6 == pytest.approx(million, abs=0.006)
-    assert models.count_flops(model) / 1e9 == pytest.approx(gflop, abs=0.005)
+    network = models.describe(name, classes)
+    assert network["trainable"] / 1e6 == pytest.approx(million, abs=0.006)
+    assert network["flops"] / 1e9 == pytest.approx(gflop, abs=0.005)
 
 
 @pytest.mark.parametrize("name, printed", [("attention_92", 1.9), ("attention_236", 5.1), ("resnet_164", 1.7)])
 def test_with_100_classes_the_size_rounds_to_the_printed_one(name, printed):
-    assert models.model_spec(name).printed_parameters == printed
-    more_classes = 90 * (256 + 1)  # rows and biases of the classifier
-    assert round((trainable(built(name, 10)) + more_classes) / 1e6, 1) == printed
+    network = models.describe(name, 100)
+    assert network["printed_parameters"] == printed == round(network["trainable"] / 1e6, 1)
+
+
+# Numbers of all parameters, moving averages included, as the source document prints them.
+SOURCE = [
+    ("source_attention_56", 10, {}, 54_120_138),
+    ("source_attention_56", 100, {}, 54_212_388),
+    ("source_attention_56", 10, {"shortcut": False}, 52_000_842),
+    ("source_attention_92", 10, {}, 97_902_794),
+    ("source_attention_92_cifar100", 100, {}, 385_083_684),
+]
+
+
+@pytest.mark.parametrize("name, classes, options, printed", SOURCE)
+def test_the_source_documents_networks_have_its_counts(name, classes, options, printed):
+    network = models.describe(name, classes, **options)
+    assert network["parameters"] == printed
+    assert network["printed_parameters"] == (None if options else printed / 1e6)
+
+
+@pytest.mark.parametrize(
+    "name, printed, authors_files, printed_flops",
+    [("attention_56_imagenet", 31.9, 31.8, (6.2, 6.3)), ("attention_92_imagenet", 51.3, 52.5, (10.4,))],
+)
+def test_the_imagenet_networks_have_the_papers_size_and_cost(name, printed, authors_files, printed_flops):
+    """Sizes as counted from the authors' own files, to their last digit; the paper's, printed, are within 3 %."""
+    network = models.describe(name, 1000)
+    assert round(network["trainable"] / 1e6, 1) == authors_files
+    assert network["trainable"] / 1e6 == pytest.approx(printed, rel=0.03)
+    multiply_adds = network["flops"] / 2e9
+    assert min(abs(multiply_adds - value) for value in printed_flops) < 0.015 * multiply_adds
+    assert network["layers"] == int(name.split("_")[1])
+
+
+def test_attentionnext_costs_what_attention_56_costs():
+    """ResNeXt's units: twice the inner width in 32 groups, at about the same size and cost."""
+    plain, grouped = (models.describe(f"{name}_56_imagenet", 1000) for name in ("attention", "attentionnext"))
+    assert grouped["trainable"] == pytest.approx(plain["trainable"], rel=0.02)
+    assert grouped["flops"] == pytest.approx(plain["flops"], rel=0.03)
+    convolutions = [layer for layer in blocks.walk(small("attentionnext_56_imagenet")) if layer.name == "conv_2"]
+    assert len(convolutions) > 20 and {conv.groups for conv in convolutions} == {32}
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_what_describe_counts_is_what_is_built(name):
+    """`describe` allocates no weights; the same network with weights has the counts it says."""
+    described, model = models.describe(name, 7, **SMALL.get(name, {})), small(name)
+    assert described["parameters"] == model.count_params()
+    assert described["trainable"] == sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert described["flops"] == models.count_flops(model)
+    assert models.model_spec(name).description.endswith(".")
+
+
+@pytest.mark.parametrize("name", [name for name in models.list_models() if name != "resnet_164"])
+def test_a_local_mask_branch_costs_the_network_the_same(name):
+    flops = [models.describe(name, mask_branch=branch)["flops"] for branch in blocks.MASK_BRANCHES]
+    assert flops[1] == pytest.approx(flops[0], rel=0.02)
 
 
 @pytest.mark.parametrize("depth, modules", [(56, 1), (92, 2), (128, 3), (164, 4), (236, 6)])
@@ -113,17 +186,59 @@ def test_the_seed_decides_the_weights():
     assert np.abs(made[0] - made[2]).max() > 1e-3
 
 
-def test_every_trainable_weight_learns():
-    model = models.create_model("attention_tiny")
-    before = [weight.copy() for weight in model.get_weights()]
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.train_on_batch(images(8), np.arange(8))
+@pytest.mark.parametrize("name", models.list_models())
+def test_every_trainable_weight_of_every_network_gets_a_gradient(name):
+    tensorflow = pytest.importorskip("tensorflow")
+    # ImageNet's networks at a quarter of the size: deep masks end at one pixel, as they do at 224.
+    size = models.model_spec(name).input_shape[0] // (4 if "imagenet" in name else 1)
+    model = models.create_model(name, 7, (size, size, 3), **SMALL.get(name, {}))
+    with tensorflow.GradientTape() as tape:
+        logits = model(images(4, size), training=True)
+        loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(np.arange(4), logits, from_logits=True))
+    gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
     still = [
         weight.path
-        for old, new, weight in zip(before, model.get_weights(), model.weights)
-        if weight.trainable and np.array_equal(old, new)
+        for weight, gradient in zip(model.trainable_weights, gradients)
+        if gradient is None or not np.abs(gradient).max() > 0
     ]
     assert still == []
+
+
+# Each option at least once with each other, over several sizes; thin, so that it costs little.
+COMBINATIONS = [
+    ("attention_56", (28, 28), {"learning": "naive", "mask_activation": "channel", "modules": 2}),
+    ("attention_56", (45, 31), {"mask_activation": "spatial", "shortcut": False, "mask_units": 2}),
+    ("attention_56", (37, 64), {"mask_branch": "local", "pre_units": 0, "modules": [1, 0, 2]}),
+    ("attention_92", (33, 33), {"learning": "naive", "mask_branch": "local", "mask_activation": "spatial"}),
+    ("attention_56", (96, 100), {"mask_depth": [4, 3, 2], "trunk_units": 1, "mask_activation": "channel"}),
+    ("attention_tiny", (28, 29), {"pre_units": 2, "trunk_units": 3, "mask_units": 2, "dropout": 0.3}),
+    ("attention_56_imagenet", (161, 97), {"learning": "naive", "mask_depth": 1, "shortcut": False}),
+    ("attention_56_imagenet", (320, 320), {"mask_activation": "spatial", "pre_units": 2}),
+    ("attentionnext_56_imagenet", (64, 64), {"mask_branch": "local", "shortcut": False}),
+    ("source_attention_56", (31, 47), {"mask_activation": "channel", "dropout": 0}),
+    ("source_attention_92", (28, 28), {"mask_branch": "local", "learning": "naive", "modules": 1}),
+    ("resnet_164", (29, 30), {"dropout": 0.1}),
+]
+
+
+@pytest.mark.parametrize("name, size, options", COMBINATIONS)
+def test_options_and_sizes_combine(name, size, options):
+    width = 0.25 if "next" in name else 0.125
+    model = models.create_model(name, 3, (*size, 3), width=width, **options)
+    batch = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
+    found = outputs(model, batch)
+    assert found.shape == (2, 3) and np.isfinite(found).all() and np.abs(found[0] - found[1]).max() > 0
+    modules = [layer for layer in blocks.walk(model) if isinstance(layer, blocks.AttentionModule)]
+    for module in modules:
+        assert module.learning == options.get("learning", "residual")
+        assert module.mask.mask_activation == options.get("mask_activation", "mixed")
+        assert isinstance(module.mask, blocks.LocalMaskBranch) == (options.get("mask_branch") == "local")
+        assert len(module.pre) == options.get("pre_units", models.model_spec(name).pre_units)
+        inside = [unit for unit in blocks.walk(module) if isinstance(unit, blocks.ResidualUnit)]
+        assert {unit.shortcut for unit in inside} == {options.get("shortcut", True)}
+    if "modules" in options:
+        asked = options["modules"]
+        assert len(modules) == (sum(asked) if isinstance(asked, list) else asked * 3)
 
 
 @pytest.mark.parametrize("size", [28, 45])
@@ -150,6 +265,15 @@ def test_the_summary_fits_on_a_screen(name):
         (["attention_56"], {"shortcut": 1}, "shortcut must be one of True, False; received 1"),
         (["attention_56"], {"mask_activation": "softmax"}, "received 'softmax'"),
         (["resnet_164"], {"learning": "naive"}, "has no attention modules"),
+        (["resnet_164"], {"modules": 1}, "has no attention modules"),
+        (["attention_56"], {"modules": 0}, "modules must leave at least one module; received 0"),
+        (["attention_56"], {"modules": [1, 2]}, r"modules must be a whole number or a list of 3.*received \[1, 2\]"),
+        (["attention_56"], {"modules": 1.5}, "modules must be a whole number of at least 0; received 1.5"),
+        (["attention_56"], {"mask_depth": [3, 2, 0]}, "mask_depth must be a whole number of at least 1; received 0"),
+        (["attention_56"], {"mask_depth": [6, 2, 1]}, "depth 6 halves 32x32 more often than it can: at most 5 times"),
+        (["attention_56"], {"trunk_units": 0}, "trunk_units must be a whole number of at least 1; received 0"),
+        (["attention_56"], {"dropout": 1}, "dropout must be a number at least 0.* and at most 0.95; received 1"),
+        (["attention_56", 10, "32x32"], {}, "input_shape must be .*received '32x32'"),
         (["attention_56", 10, (32, 32)], {}, "input_shape must be"),
         (["attention_56", 10, (32, 0, 3)], {}, "received 0"),
         (["attention_56", 10, (4, 4, 3)], {}, "more often than it can"),
@@ -158,3 +282,87 @@ def test_the_summary_fits_on_a_screen(name):
 def test_what_makes_no_sense_is_refused(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         models.create_model(*arguments, **options)
+
+
+# --- Trained weights
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """The folder of the weights that ship, moved to where a test may write, with one trained network in it."""
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path)
+    keras.utils.set_random_seed(4)
+    model = models.create_model("attention_tiny", 5, width=0.5, learning="naive")
+    described = {"name": "attention_tiny", "num_classes": 5, "options": {"width": 0.5, "learning": "naive"}}
+    name = models.save_pretrained(model, {"model": described, "dataset": {"name": "digits"}}, tmp_path)
+    return model, name, tmp_path
+
+
+def test_trained_weights_come_back_as_float16(trained):
+    model, name, folder = trained
+    assert models.list_pretrained() == [name] == ["attention_tiny-digits"]
+    loaded = models.load_pretrained(name)
+    for one, two in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two.astype("float16").astype("float32"))
+    assert models.pretrained_record(name)["dataset"] == {"name": "digits"}
+    assert (folder / f"{name}.npz").stat().st_size < 2.2 * model.count_params()
+
+
+def test_damaged_or_foreign_weights_are_refused(trained):
+    model, name, folder = trained
+    with pytest.raises(ValueError, match="no trained weights of the name 'attention_57'; there are: attention_tiny-"):
+        models.load_pretrained("attention_57")
+    other = models.create_model("attention_tiny", 5, width=0.5, mask_branch="local")
+    described = models.pretrained_record(name)
+    models.save_pretrained(other, described, folder)  # says naive encoder-decoder, holds a local one
+    with pytest.raises(ValueError, match="are not those of attention_tiny"):
+        models.load_pretrained(name)
+    file = folder / f"{name}.npz"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="do not match their checksum"):
+        models.load_pretrained(name)
+
+
+class Trap:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_crafted_file_runs_no_code(trained, tmp_path):
+    """All names right, the checksum right, and one array a pickled object: it is refused before it is unpickled."""
+    _, name, folder = trained
+    file, about = folder / f"{name}.npz", folder / f"{name}.json"
+    arrays = dict(np.load(file)) | {"stem/kernel": np.array([Trap(tmp_path / "sprung")], dtype=object)}
+    np.savez(file, **arrays)
+    checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"sha256": checksum}))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        models.load_pretrained(name)
+    assert not (tmp_path / "sprung").exists()
+    np.load(file, allow_pickle=True)["stem/kernel"]
+    assert (tmp_path / "sprung").exists()  # the trap does work
+
+
+def test_weights_that_float16_cannot_hold_are_not_written(trained):
+    model, name, folder = trained
+    before = (folder / f"{name}.npz").read_bytes()
+    model.get_layer("head_bn").moving_variance.assign(np.full(model.get_layer("head_bn").moving_variance.shape, 1e6))
+    with pytest.raises(ValueError, match="head_bn/moving_variance has values up to 1e.06, which float16 cannot hold"):
+        models.save_pretrained(model, {"model": {"name": "attention_tiny"}, "dataset": {"name": "digits"}}, folder)
+    assert (folder / f"{name}.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", models.list_pretrained())
+def test_shipped_weights_reproduce_their_recorded_error(name):
+    record = models.pretrained_record(name)
+    if record["dataset"]["copy"] != "embedded":
+        pytest.skip("needs the data set of its record")
+    data = datasets.load_dataset(record["dataset"]["name"])
+    assert data.fingerprint == record["dataset"]["fingerprint"]
+    found = training.evaluate(models.load_pretrained(name), data, data.test)["error"]
+    assert found == pytest.approx(record["test"]["last_epoch"]["error"], abs=0.1)

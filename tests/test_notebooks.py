@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from jupyter_cache.base import CacheBundleIn
 from runs import TRAIN
-from test_book import CHAPTERS, each
+from test_book import PAGES, each
 
 from ranet_lib import datasets, models, records, training
 
@@ -39,8 +39,8 @@ def keep(cache, path, executed):
     cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path)), check_validity=False, overwrite=True)
 
 
-@each(CHAPTERS)
-def test_chapter_runs(path, background, book_cache):
+@each(PAGES)
+def test_page_runs(path, background, book_cache):
     keep(book_cache, path, background.folder_of(path))
 
 

@@ -48,7 +48,7 @@ def test_lock_is_pins_and_nothing_else():
     assert "://" not in LOCK
 
 
-@pytest.mark.parametrize("line", [line for name in ["book", "test", "batch", "cpu"] for line in EXTRAS[name]])
+@pytest.mark.parametrize("line", [line for name in ["book", "test", "batch", "export", "cpu"] for line in EXTRAS[name]])
 def test_lock_has_a_version_of_every_requirement(line):
     requirement = Requirement(line)
     pins = [Requirement(pin) for pin in PINS]

@@ -112,15 +112,3 @@ def test_every_committed_record_is_valid():
     for name, one in found.items():
         assert one["test"]["last_epoch"]["epoch"] == len(one["history"]), name
         assert one["test"]["chosen_on_validation"]["epoch"] == training.best_epoch(one["history"]), name
-
-
-def test_the_committed_weights_of_the_digits_give_their_recorded_error():
-    name = "attention_tiny-cluttered_digits-laptop-seed0"
-    record = records.read_record(RESULTS / f"{name}.json")
-    data = datasets.load_dataset("cluttered_digits", seed=record["seed"])
-    assert data.fingerprint == record["dataset"]["fingerprint"]
-    model = models.create_model("attention_tiny")
-    model.load_weights(RESULTS / f"{name}.weights.h5")
-    found = training.evaluate(model, data, data.test)["error"]
-    # Another processor may round a logit to the other side: allow two of the 2,000 images.
-    assert found == pytest.approx(record["test"]["last_epoch"]["error"], abs=0.11)
