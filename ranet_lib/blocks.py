@@ -87,7 +87,7 @@ def build_chain(chain, input_shape):
     """Build each layer of `chain` on the output shape of the one before; return the last output shape."""
     shape = tuple(input_shape)
     for layer in chain:
-        if not layer.built:
+        if layer.get_build_config() is None:  # a layer without weights calls itself built before it knows its shape
             layer.build(shape)
         shape = tuple(layer.compute_output_shape(shape))
     return shape

@@ -343,8 +343,9 @@ def count_activations(model):
     for layer in blocks.walk(model):
         leaf = not isinstance(layer, (keras.Model, blocks.Block, layers.InputLayer))
         if leaf or (isinstance(layer, blocks.ResidualUnit) and layer.shortcut):
-            shape = layer.get_build_config()["input_shape"]
-            total += math.prod(layer.compute_output_shape(shape)[1:])
+            built = layer.get_build_config()  # a layer without weights may have been called without being built
+            shape = layer.compute_output_shape(built["input_shape"]) if built else layer.output.shape
+            total += math.prod(shape[1:])
     return total
 
 

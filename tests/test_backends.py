@@ -47,7 +47,9 @@ def case(request, tmp_path_factory):
     generator = np.random.default_rng(0)
     for weight in model.weights:  # He's scale for kernels, and statistics unlike those of a fresh network
         if weight.name == "kernel":
-            value = generator.normal(scale=np.sqrt(2 / np.prod(weight.shape[:-1])), size=weight.shape)
+            # Thinner where units add up, or the deepest networks grow so large that every mask saturates.
+            thinner = 0.4 if "conv_3" in weight.path or "projection" in weight.path else 1.0
+            value = generator.normal(scale=thinner * np.sqrt(2 / np.prod(weight.shape[:-1])), size=weight.shape)
         elif weight.name in ("gamma", "moving_variance"):
             value = generator.uniform(0.5, 1.5, size=weight.shape)
         else:
@@ -75,9 +77,10 @@ def in_its_own_process(script, path, options, backend=None):
 def assert_same(found, expected):
     """Equal up to float32: sums of up to some thousand terms in another order, through up to 452 layers.
 
-    Each layer rounds to 6e-8 of its values; a few hundred of them leave about 1e-5 of the largest logit.
+    Each layer rounds to 6e-8 of its values; a few hundred of them leave about 1e-5 of the spread of the logits. Ten
+    times that is allowed, and a wrong padding or a swapped skip connection changes the logits a thousand times more.
     """
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

@@ -1,4 +1,4 @@
-"""Networks outside their process: saved, cloned, in other precisions, compiled, and exported, against the original."""
+"""Networks in other forms, cloned, in other precisions, compiled and exported, against the original."""
 
 import keras
 import numpy as np
@@ -28,6 +28,7 @@ def same(found, expected, tolerance=1e-4):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, options", CASES[1:2])
 def test_a_clone_with_the_same_weights_gives_the_same_output(name, options):
     model = network(name, options)
@@ -37,6 +38,7 @@ def test_a_clone_with_the_same_weights_gives_the_same_output(name, options):
     np.testing.assert_array_equal(outputs(clone, images(2, 37)), outputs(model, images(2, 37)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_in_mixed_precision_it_is_near_and_trains(precision, tmp_path):
     model = network("attention_tiny", {}, 32)
@@ -56,13 +58,6 @@ def test_in_mixed_precision_it_is_near_and_trains(precision, tmp_path):
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     with pytest.raises(ValueError, match=f"computes in {precision}, and export needs float32"):
         models.export_model(half, tmp_path / "model.onnx")
-
-
-def test_keras_file(tmp_path):
-    model = network("attention_tiny", {})
-    models.export_model(model, tmp_path / "new" / "model.keras")
-    again = keras.saving.load_model(tmp_path / "new" / "model.keras")
-    np.testing.assert_array_equal(outputs(again, images(2, 37)), outputs(model, images(2, 37)))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-
 from test_models import SMALL
 
 from ranet_lib import blocks, masks, models

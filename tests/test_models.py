@@ -16,12 +16,6 @@ def images(count=2, size=32, seed=0):
     return np.random.default_rng(seed).normal(size=(count, size, size, 3)).astype("float32")
 
 
-@functools.cache
-def built(name, num_classes):
-    """A network that several tests only look at."""
-    return models.create_model(name, num_classes)
-
-
 def outputs(model, batch):
     """Logits of a batch, without the seconds that compiling takes `predict`."""
     return keras.ops.convert_to_numpy(model(batch, training=False))
@@ -34,6 +28,13 @@ SMALL = {
     "source_attention_56": {"width": 0.125}, "source_attention_92": {"width": 0.125},
     "source_attention_92_cifar100": {"width": 0.0625},
 }  # fmt: skip
+
+
+# Deep or wide: looked at by `make test-slow`. The quick tests take one network of each kind.
+QUICK = ["attention_tiny", "attention_56", "source_attention_56"]
+EVERY = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.list_models()
+]
 
 
 @functools.cache
@@ -50,8 +51,8 @@ SIZES = [
     ("attention_128", 10, 2.65, 0.60),
     ("attention_164", 10, 3.46, 0.78),
     ("attention_236", 10, 5.08, 1.14),
-    ("attention_236", 100, 5.10, 1.14),
-    ("attention_452", 10, 10.18, 1.97),
+    ("attention_236", 100, 5.11, 1.14),
+    pytest.param("attention_452", 10, 10.18, 1.97, marks=pytest.mark.slow),
     ("resnet_164", 10, 1.70, 0.50),
 ]
 
@@ -109,7 +110,7 @@ def test_attentionnext_costs_what_attention_56_costs():
     assert len(convolutions) > 20 and {conv.groups for conv in convolutions} == {32}
 
 
-@pytest.mark.parametrize("name", models.list_models())
+@pytest.mark.parametrize("name", EVERY)
 def test_what_describe_counts_is_what_is_built(name):
     """`describe` allocates no weights; the same network with weights has the counts it says."""
     described, model = models.describe(name, 7, **SMALL.get(name, {})), small(name)
@@ -119,7 +120,7 @@ def test_what_describe_counts_is_what_is_built(name):
     assert models.model_spec(name).description.endswith(".")
 
 
-@pytest.mark.parametrize("name", [name for name in models.list_models() if name != "resnet_164"])
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "resnet_164"])
 def test_a_local_mask_branch_costs_the_network_the_same(name):
     flops = [models.describe(name, mask_branch=branch)["flops"] for branch in blocks.MASK_BRANCHES]
     assert flops[1] == pytest.approx(flops[0], rel=0.02)
@@ -134,7 +135,7 @@ def test_depth_is_36_m_plus_20(depth, modules):
 
 def test_weighted_layers_counts_what_is_built():
     """The longest path of convolutions through Attention-56's trunk, counted on the model itself."""
-    model = built("attention_56", 10)
+    model = small("attention_56")
     trunk = [layer for layer in blocks.walk(model) if isinstance(layer, blocks.ResidualUnit)]
     masks = {
         id(unit)
@@ -167,8 +168,8 @@ def test_tiny_is_a_true_residual_attention_network():
 def test_saved_and_loaded_it_gives_the_same_output(tmp_path, options):
     model = models.create_model("attention_tiny", 7, **options)
     expected = outputs(model, images())
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
+    models.export_model(model, tmp_path / "new" / "model.keras")
+    again = keras.saving.load_model(tmp_path / "new" / "model.keras")
     np.testing.assert_array_equal(outputs(again, images()), expected)
     model.save_weights(tmp_path / "model.weights.h5")
     fresh = models.create_model("attention_tiny", 7, **options)
@@ -186,7 +187,7 @@ def test_the_seed_decides_the_weights():
     assert np.abs(made[0] - made[2]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", models.list_models())
+@pytest.mark.parametrize("name", EVERY)
 def test_every_trainable_weight_of_every_network_gets_a_gradient(name):
     tensorflow = pytest.importorskip("tensorflow")
     # ImageNet's networks at a quarter of the size: deep masks end at one pixel, as they do at 224.
@@ -209,16 +210,19 @@ COMBINATIONS = [
     ("attention_56", (28, 28), {"learning": "naive", "mask_activation": "channel", "modules": 2}),
     ("attention_56", (45, 31), {"mask_activation": "spatial", "shortcut": False, "mask_units": 2}),
     ("attention_56", (37, 64), {"mask_branch": "local", "pre_units": 0, "modules": [1, 0, 2]}),
+    ("attention_tiny", (28, 29), {"pre_units": 2, "trunk_units": 3, "mask_units": 2, "dropout": 0.3}),
+    ("source_attention_56", (31, 47), {"mask_activation": "channel", "dropout": 0}),
+]
+MORE_COMBINATIONS = [
     ("attention_92", (33, 33), {"learning": "naive", "mask_branch": "local", "mask_activation": "spatial"}),
     ("attention_56", (96, 100), {"mask_depth": [4, 3, 2], "trunk_units": 1, "mask_activation": "channel"}),
-    ("attention_tiny", (28, 29), {"pre_units": 2, "trunk_units": 3, "mask_units": 2, "dropout": 0.3}),
     ("attention_56_imagenet", (161, 97), {"learning": "naive", "mask_depth": 1, "shortcut": False}),
     ("attention_56_imagenet", (320, 320), {"mask_activation": "spatial", "pre_units": 2}),
     ("attentionnext_56_imagenet", (64, 64), {"mask_branch": "local", "shortcut": False}),
-    ("source_attention_56", (31, 47), {"mask_activation": "channel", "dropout": 0}),
     ("source_attention_92", (28, 28), {"mask_branch": "local", "learning": "naive", "modules": 1}),
     ("resnet_164", (29, 30), {"dropout": 0.1}),
 ]
+COMBINATIONS += [pytest.param(*case, marks=pytest.mark.slow) for case in MORE_COMBINATIONS]
 
 
 @pytest.mark.parametrize("name, size, options", COMBINATIONS)
@@ -247,10 +251,12 @@ def test_other_input_sizes(size):
     assert outputs(model, images(2, size)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", ["attention_56", "attention_236", "resnet_164"])
+@pytest.mark.parametrize("name", ["attention_92", "attention_92_imagenet", "source_attention_92_cifar100"])
 def test_the_summary_fits_on_a_screen(name):
     lines = []
-    built(name, 10).summary(print_fn=lambda text, **_: lines.extend(text.split("\n")))
+    with keras.StatelessScope(initialize_variables=False):
+        model = models.create_model(name)
+    model.summary(print_fn=lambda text, **_: lines.extend(text.split("\n")))
     assert any("stage_3" in line for line in lines)
     assert len(lines) <= 40 and max(map(len, lines)) <= 100
 
