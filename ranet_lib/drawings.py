@@ -142,6 +142,10 @@ class _Sheet:
         return self.figure
 
 
+def _some(count, thing):
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def _shape(shape):
     return "x".join(str(size) for size in shape if size is not None)
 
@@ -212,7 +216,7 @@ def _trunk(sheet, branch):
     sheet.line((0, -2.2), first)
     sheet.note(0, -3.2, f"input {_shape(_input_shape(branch))}", "center")
     sheet.line(last, (0, last[1] + 2.2))
-    return f"A trunk branch: {len(branch.units)} residual units of {branch.filters} channels in a row."
+    return f"A trunk branch: {_some(len(branch.units), 'residual unit')} of {branch.filters} channels in a row."
 
 
 def _tail(sheet, branch, x, start):
@@ -232,8 +236,8 @@ def _local(sheet, branch):
     bottom = _tail(sheet, branch, 0, last)
     sheet.line(bottom, (0, bottom[1] + 2.2))
     return (
-        f"A local mask branch: {len(branch.units)} residual units at full size, {inner} channels inside, then two 1x1 "
-        f"convolutions and the {branch.mask_activation} activation."
+        f"A local mask branch: {_some(len(branch.units), 'residual unit')} at full size, {inner} channels inside, "
+        f"then two 1x1 convolutions and the {branch.mask_activation} activation."
     )
 
 
@@ -280,9 +284,9 @@ def _encoder_decoder(sheet, branch):
     sheet.note(tail, bottom[1] + 3.2, "mask", "center", COLOURS["mask"])
     sizes = [_shape(size) for size in branch.sizes]
     return (
-        f"A mask branch: {branch.depth} times max pooling and residual units, {' to '.join(sizes)}; then as often "
-        f"units and {branch.interpolation} up-sampling back, with {len(branch.skips)} skip connections between equal "
-        f"sizes; then two 1x1 convolutions and the {branch.mask_activation} activation."
+        f"A mask branch: max pooling and residual units {_some(branch.depth, 'time')}, {' to '.join(sizes)}; then as "
+        f"often units and {branch.interpolation} up-sampling back, with {_some(len(branch.skips), 'skip connection')} "
+        f"between equal sizes; then two 1x1 convolutions and the {branch.mask_activation} activation."
     )
 
 
@@ -331,12 +335,12 @@ def _module(sheet, module):
     sheet.line(last, (0, last[1] + 2.2))
     rules = {"residual": "(1 + M) F, attention residual learning", "naive": "M F, naive attention learning"}
     rule = rules[module.learning]
-    kind = "encoder-decoder" if isinstance(module.mask, blocks.MaskBranch) else "local"
+    kind = "an encoder-decoder" if isinstance(module.mask, blocks.MaskBranch) else "a local"
     return (
-        f"An attention module: {len(module.pre)} residual units, then a trunk branch of {len(module.trunk.units)} "
-        f"units beside an {kind} mask branch that ends in the {module.mask.mask_activation} activation, joined as "
-        f"{rule}, then {len(module.post)} units."
-    ).replace("an local", "a local")
+        f"An attention module: {_some(len(module.pre), 'residual unit')}, then a trunk branch of "
+        f"{_some(len(module.trunk.units), 'unit')} beside {kind} mask branch that ends in the "
+        f"{module.mask.mask_activation} activation, joined as {rule}, then {_some(len(module.post), 'unit')}."
+    )
 
 
 def _network(sheet, model):
@@ -355,7 +359,7 @@ def _network(sheet, model):
             sheet.note(15, (y + bottom[1]) / 2, shape)
             last, y = bottom, bottom[1] + 2.8
             modules = sum(isinstance(part, blocks.AttentionModule) for part in layer.layers)
-            said.append(f"{layer.name.replace('_', ' ')} with {modules} attention modules at {shape}")
+            said.append(f"{layer.name.replace('_', ' ')} with {_some(modules, 'attention module')} at {shape}")
         else:
             text, kind = _part(layer)
             top, bottom = sheet.box(0, y + 1.45, text, kind, width=24, height=2.9)

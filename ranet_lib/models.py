@@ -328,10 +328,10 @@ def count_flops(model):
 
 
 def count_activations(model):
-    """Values that the layers of a network put out for one image: what training has to keep for the way back.
+    """Values that a network computes on the way for one image: about what training keeps for the way back.
 
-    Convolutions, normalisations, activations, poolings and dense layers count, and the sum at the end of each
-    residual unit. Four bytes each in float32. A framework may keep fewer (it can work out a ReLU again) or more.
+    Every convolution, normalisation, ReLU, pooling, up-sampling, addition, product and mask counts with the size of
+    its output; four bytes a value in float32. A framework may keep fewer (it can work out a ReLU again) or more.
 
     Args:
         model: a built `keras.Model` with a fixed input size, made of `blocks` and ordinary layers.
@@ -341,11 +341,19 @@ def count_activations(model):
     """
     total = 0
     for layer in blocks.walk(model):
-        leaf = not isinstance(layer, (keras.Model, blocks.Block, layers.InputLayer))
-        if leaf or (isinstance(layer, blocks.ResidualUnit) and layer.shortcut):
-            built = layer.get_build_config()  # a layer without weights may have been called without being built
-            shape = layer.compute_output_shape(built["input_shape"]) if built else layer.output.shape
-            total += math.prod(shape[1:])
+        if isinstance(layer, (keras.Model, blocks.TrunkBranch, layers.InputLayer)):
+            continue
+        built = layer.get_build_config()  # a layer without weights may have been called without being built
+        values = math.prod((layer.compute_output_shape(built["input_shape"]) if built else layer.output.shape)[1:])
+        if isinstance(layer, blocks.ResidualUnit):
+            total += values * layer.shortcut  # the sum
+        elif isinstance(layer, blocks.AttentionModule):
+            total += values * (2 if layer.learning == "residual" else 1)  # 1 + M and the product, or the product
+        elif isinstance(layer, blocks.MaskBranch):
+            up_sampled = [math.prod(size) * layer.filters for size in layer.sizes[:-1]]
+            total += sum(up_sampled) + sum(up_sampled[1:]) + values  # with the skips' sums, and the mask
+        else:  # a local mask branch ends in its mask; anything else is a layer that is not made of layers
+            total += values
     return total
 
 

@@ -33,7 +33,7 @@ def test_a_mask_branch_has_its_units_poolings_and_skips(svg, depth, units, passe
     assert [text for text in found if text.startswith("up to")] == [
         f"up to {16 // 2**level}x{16 // 2**level}, bilinear" for level in reversed(range(depth))
     ]
-    assert f"with {passes} skip connections" in alt
+    assert f"with {passes} skip connection" in alt
 
 
 def test_a_local_mask_branch_has_no_pooling(svg):
@@ -76,7 +76,7 @@ def test_a_network_has_its_stages(svg, name):
     assert sum(text.startswith("attention module") for text in found) == sum(spec.modules)
     assert sum(text.startswith("unit, ") for text in found) == sum(spec.stage_units)
     assert sum(text.endswith("no shortcut") for text in found) == (0 if spec.last_shortcut else 2)
-    assert alt.startswith(f"The network {name}, from images to 10 logits: stage 1 with {spec.modules[0]} attention")
+    assert alt.startswith(f"The network {name}, from images to 10 logits: stage 1 with {spec.modules[0]} attention mod")
 
 
 def test_the_same_layer_gives_the_same_bytes(tmp_path, capsys):
