@@ -408,7 +408,7 @@ def export_model(model, path):
         path: where to write; nothing may be there yet.
 
     Raises:
-        ValueError: an unknown suffix, a path that is taken, or a network that does not compute in float32.
+        ValueError: an unknown suffix, a path that is taken, or a network that the form cannot hold.
         ImportError: a package that the form needs is missing; the message says which.
     """
     path = Path(path)
@@ -417,12 +417,8 @@ def export_model(model, path):
         raise ValueError(f"the suffix of path must be one of: {forms}; received {path.suffix!r} in {str(path)!r}")
     if path.exists():
         raise ValueError(f"path {str(path)!r} is taken; choose another, or delete it")
-    policies = {layer.dtype_policy.name for layer in blocks.walk(model) if isinstance(layer, layers.Conv2D)}
-    if policies != {"float32"} and path.suffix != ".keras":
-        raise ValueError(
-            f"{model.name} computes in {', '.join(sorted(policies))}, and export needs float32: "
-            "create it again in float32 and set_weights from this one"
-        )
+    _check_export(model, path.suffix)
+    model(np.zeros((1, *model.input_shape[1:]), "float32"))  # Keras exports nothing that was never called
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all
         unfinished = Path(folder) / path.name
@@ -431,11 +427,54 @@ def export_model(model, path):
         elif path.suffix == ".onnx":
             try:
                 model.export(unfinished, format="onnx", verbose=False)
+                _mend_up_sampling(unfinished)
             except ImportError as error:
                 raise ImportError(f"ONNX needs more packages: pip install 'ranet_lib[export]' ({error})") from error
         else:
             model.export(unfinished, format="litert" if path.suffix else "tf_saved_model", verbose=False)
         os.replace(unfinished, path)
+
+
+def _check_export(model, suffix):
+    """Refuse what the converters would get wrong, or make a file of that no runtime reads."""
+    parts = list(blocks.walk(model))
+    policies = {layer.dtype_policy.name for layer in parts if isinstance(layer, layers.Conv2D)}
+    if suffix != ".keras" and policies != {"float32"}:
+        raise ValueError(
+            f"{model.name} computes in {', '.join(sorted(policies))}, and export needs float32: "
+            "create it again in float32 and set_weights from this one"
+        )
+    grouped = any(isinstance(layer, layers.Conv2D) and layer.groups > 1 for layer in parts)
+    if suffix in (".onnx", ".tflite") and grouped and keras.backend.backend() == "tensorflow":
+        raise ValueError(
+            f"{model.name} has grouped convolutions, which TensorFlow compiles in a form that {EXPORTS[suffix]} "
+            "cannot hold; export it as .keras or as a SavedModel (a path without a suffix)"
+        )
+    for layer in parts:
+        if suffix == ".onnx" and isinstance(layer, blocks.MaskBranch) and layer.interpolation == "nearest":
+            for small, large in zip(layer.sizes[1:], layer.sizes):
+                if (2 * small[0], 2 * small[1]) != large:
+                    raise ValueError(
+                        f"ONNX may take another neighbour in up-sampling {small} to {large}; "
+                        "choose an input_shape that two divides at each level, or another form"
+                    )
+
+
+def _mend_up_sampling(path):
+    """Make the up-sampling of an ONNX file end at the right size.
+
+    It is written as a factor in float32, and the new size is rounded down: 10 times 1.9 came out as 18.
+    """
+    import onnx
+
+    file = onnx.load(path)
+    factors = {node.input[2] for node in file.graph.node if node.op_type == "Resize"}
+    for tensor in file.graph.initializer:
+        if tensor.name in factors:
+            values = onnx.numpy_helper.to_array(tensor)
+            mended = np.where(values == np.round(values), values, values * (1 + 3e-7)).astype("float32")
+            tensor.CopyFrom(onnx.numpy_helper.from_array(mended, tensor.name))
+    onnx.save(file, path)
 
 
 PRETRAINED = Path(__file__).parent / "weights"
