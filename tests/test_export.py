@@ -78,7 +78,7 @@ def test_where_it_cannot_be_exported(name, message, tmp_path):
     "name, message",
     [
         ("attentionnext_56_imagenet", "has grouped convolutions"),
-        ("source_attention_56", r"another neighbour in up-sampling \(5, 5\) to \(9, 9\)"),
+        ("source_attention_56", r"another neighbour in up-sampling \(10, 10\) to \(19, 19\)"),
     ],
 )
 def test_what_onnx_cannot_hold_is_refused(name, message, tmp_path):
