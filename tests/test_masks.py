@@ -113,6 +113,7 @@ def test_reference_masks():
         masks.reference_masks("middle", 2, (9, 9))
 
 
+@pytest.mark.slow
 def test_a_large_network_takes_fewer_images_at_a_time(monkeypatch):
     """Batches are as large as memory allows: 250 small images, a few large ones."""
     taken = []
