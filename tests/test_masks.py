@@ -130,7 +130,7 @@ def test_a_large_network_takes_fewer_images_at_a_time(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["attention_56", "attention_164"])
+@pytest.mark.parametrize("name", ["attention_56"])
 def test_ten_thousand_images_fit_in_four_gigabytes(name):
     """Masks and responses of 10,000 images, in a process that may hold 4 GB."""
     code = (
