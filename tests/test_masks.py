@@ -148,8 +148,14 @@ def test_ten_thousand_images_fit_in_four_gigabytes(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.list_models())
-def test_every_network_shows_its_masks_and_its_response(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention_92", "resnet_164", "attention_92_imagenet", "attentionnext_56_imagenet", "source_attention_56",
+        "source_attention_92_cifar100",
+    ],
+)  # fmt: skip
+def test_every_kind_of_network_shows_its_masks_and_its_response(name):
     side = 64 if "imagenet" in name else 32
     model = models.create_model(name, 3, (side, side, 3), **SMALL.get(name, {}))
     images = np.random.default_rng(0).normal(size=(3, side, side, 3)).astype("float32")
