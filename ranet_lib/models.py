@@ -321,10 +321,13 @@ def count_flops(model):
     total = 0
     for layer in blocks.walk(model):
         if isinstance(layer, (layers.Conv2D, layers.Dense)):
-            shape = layer.get_build_config()["input_shape"]
-            positions = math.prod(layer.compute_output_shape(shape)[1:-1])
-            total += 2 * positions * math.prod(layer.kernel.shape)
+            total += 2 * math.prod(_output_shape(layer)[1:-1]) * math.prod(layer.kernel.shape)
     return total
+
+
+def _output_shape(layer):
+    built = layer.get_build_config()  # a layer without weights may have been called without being built
+    return layer.compute_output_shape(built["input_shape"]) if built else layer.output.shape
 
 
 def count_activations(model):
@@ -343,8 +346,7 @@ def count_activations(model):
     for layer in blocks.walk(model):
         if isinstance(layer, (keras.Model, blocks.TrunkBranch, layers.InputLayer)):
             continue
-        built = layer.get_build_config()  # a layer without weights may have been called without being built
-        values = math.prod((layer.compute_output_shape(built["input_shape"]) if built else layer.output.shape)[1:])
+        values = math.prod(_output_shape(layer)[1:])
         if isinstance(layer, blocks.ResidualUnit):
             total += values * layer.shortcut  # the sum
         elif isinstance(layer, blocks.AttentionModule):
