@@ -509,7 +509,9 @@ def load_pretrained(name):
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise ValueError(f"the weights of {name} in {path} do not match their checksum; install the package again")
     described = about["record"]["model"]
-    model = create_model(described["name"], described["num_classes"], **described["options"])
+    model = create_model(
+        described["name"], described["num_classes"], described["input_shape"], **described["options"]
+    )  # fmt: skip
     with np.load(path, allow_pickle=False) as arrays:
         if set(arrays) != {weight.path for weight in model.weights}:
             raise ValueError(f"the weights of {name} (version {about['version']}) are not those of {model.name}")

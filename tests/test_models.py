@@ -298,8 +298,9 @@ def trained(tmp_path, monkeypatch):
     """The folder of the weights that ship, moved to where a test may write, with one trained network in it."""
     monkeypatch.setattr(models, "PRETRAINED", tmp_path)
     keras.utils.set_random_seed(4)
-    model = models.create_model("attention_tiny", 5, width=0.5, learning="naive")
-    described = {"name": "attention_tiny", "num_classes": 5, "options": {"width": 0.5, "learning": "naive"}}
+    options = {"width": 0.5, "learning": "naive"}
+    model = models.create_model("attention_tiny", 5, (28, 40, 3), **options)
+    described = {"name": "attention_tiny", "num_classes": 5, "input_shape": [28, 40, 3], "options": options}
     name = models.save_pretrained(model, {"model": described, "dataset": {"name": "digits"}}, tmp_path)
     return model, name, tmp_path
 
@@ -308,6 +309,7 @@ def test_trained_weights_come_back_as_float16(trained):
     model, name, folder = trained
     assert models.list_pretrained() == [name] == ["attention_tiny-digits"]
     loaded = models.load_pretrained(name)
+    assert loaded.input_shape == model.input_shape
     for one, two in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two.astype("float16").astype("float32"))
     assert models.pretrained_record(name)["dataset"] == {"name": "digits"}
