@@ -55,7 +55,7 @@ test: install
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
 
 test-slow: .venv/compare.installed
-	.venv/bin/python -m pytest -m slow $(PYTEST_FLAGS)
+	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
 
 lint: install
 	.venv/bin/ruff check .

@@ -7,6 +7,7 @@ Every network takes prepared images `(batch, height, width, 3)` and returns logi
 no softmax at the end, so train with `from_logits=True`.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -359,6 +360,21 @@ def count_activations(model):
     return total
 
 
+@contextlib.contextmanager
+def without_weights():
+    """Networks made inside have no memory for weights: good for looking at, and for `stateless_call` inside."""
+    from keras.src.backend.common import global_state
+
+    # Keras keeps a list of what to fill at the end of the next stateless scope, and would fill these networks then.
+    to_fill = global_state.get_global_attribute("uninitialized_variables", [], set_to_default=True)
+    before = len(to_fill)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        del to_fill[before:]
+
+
 def describe(name, num_classes=10, input_shape=None, **options):
     """The size and cost of a network, counted on the network itself but without the memory for its weights.
 
@@ -375,7 +391,7 @@ def describe(name, num_classes=10, input_shape=None, **options):
         ValueError: as in `create_model`.
     """
     spec = model_spec(name)
-    with keras.StatelessScope(initialize_variables=False):
+    with without_weights():
         model = create_model(name, num_classes, input_shape, **options)
     layout = {key: value for key, value in check_options(name, options).items() if key not in DEFAULT_OPTIONS}
     changed = bool(options) or input_shape is not None
