@@ -11,9 +11,5 @@ import os
 # It leaves oneDNN's convolutions and batch normalisation off on processors without AVX-512, where they train these
 # networks up to twice as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# With oneDNN, two operations at a time were seen to round differently now and then, and the same seed no longer gave
-# the same record (tf.config.experimental.enable_op_determinism does not mend it). One at a time, each on all cores,
-# costs little: the networks here are rows of large operations.
-os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 __version__ = "0.1.0"

@@ -39,28 +39,29 @@ class BatchNormalization(layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
+        training = bool(training) and self.trainable
         fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and inputs.dtype != "float64"
-        if not fused:
+        if not fused or (training and self.momentum == 0):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        training = bool(training) and self.trainable
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=ops.convert_to_tensor(self.gamma, "float32"),
-            offset=ops.convert_to_tensor(self.beta, "float32"),
-            mean=tf.zeros([0]) if training else ops.convert_to_tensor(self.moving_mean, "float32"),
-            variance=tf.zeros([0]) if training else ops.convert_to_tensor(self.moving_variance, "float32"),
-            epsilon=self.epsilon,
-            is_training=training,
+        scale, offset, mean, variance = (
+            ops.convert_to_tensor(each, "float32")
+            for each in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
         if training:
-            # The kernel divides by n - 1; Keras, like the paper of batch normalisation's training pass, by n.
-            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), "float32")
-            variance = variance * (count - 1.0) / count
-            keep = self.momentum
-            self.moving_mean.assign(keep * self.moving_mean + (1.0 - keep) * mean)
-            self.moving_variance.assign(keep * self.moving_variance + (1.0 - keep) * variance)
+            # The kernel's variance of a batch divides by n - 1, that of Keras by n: so does our moving average.
+            known = None not in inputs.shape
+            count = math.prod(inputs.shape[:-1]) if known else tf.size(inputs) // inputs.shape[-1]
+            unbiased = count / max(count - 1, 1) if known else tf.cast(count / tf.maximum(count - 1, 1), "float32")
+            variance = variance * unbiased
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=self.epsilon,
+            exponential_avg_factor=1.0 - self.momentum if training else 1.0, is_training=training,
+        )  # fmt: skip
+        if training:
+            self.moving_mean.assign(mean)
+            self.moving_variance.assign(variance / unbiased)
         return outputs
 
 
@@ -101,6 +102,27 @@ def apply_chain(chain, inputs, training=None):
     return inputs
 
 
+def apply_checkpointed(chain, inputs, training=None):
+    """`apply_chain`, but what lies between its layers is computed again in the backward pass instead of kept for it.
+
+    Gradient checkpointing (Chen et al. 2016): the same gradients with less memory and one more forward pass.
+    """
+    weights = [weight for layer in chain for weight in layer.weights]
+    averages = [weight for weight in weights if not weight.trainable]
+
+    def pure(inputs, *values):  # so that the moving averages, too, change once only
+        with keras.StatelessScope(list(zip(weights, values, strict=True))) as scope:
+            outputs = apply_chain(chain, inputs, training)
+        return outputs, [scope.get_current_value(average) for average in averages]
+
+    # Copies of the averages, because PyTorch changes them in place before its backward pass.
+    values = (ops.convert_to_tensor(weight) if weight.trainable else ops.copy(weight) for weight in weights)
+    outputs, changed = keras.remat(pure)(inputs, *values)
+    for average, value in zip(averages, changed, strict=True):
+        average.assign(ops.stop_gradient(value))
+    return outputs
+
+
 @register
 class ResidualUnit(Block):
     """A pre-activation bottleneck unit: BN-ReLU-conv 1x1, BN-ReLU-conv 3x3, BN-ReLU-conv 1x1, plus the input.
@@ -117,6 +139,7 @@ class ResidualUnit(Block):
         groups: groups of the 3x3 convolution (more than 1 in AttentionNeXt).
         always_project: True makes the shortcut a 1x1 convolution everywhere (as in the source document).
         use_bias: True gives each convolution a bias (as in the source document).
+        checkpointing: True keeps nothing inside the unit for the backward pass; see `apply_checkpointed`.
 
     Raises:
         ValueError: a count below 1, or channels that cannot be divided as asked.
@@ -124,13 +147,16 @@ class ResidualUnit(Block):
 
     def __init__(
         self, filters, strides=1, inner_filters=None, shortcut=True, groups=1, always_project=False, use_bias=False,
-        **kwargs,
+        checkpointing=False, **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.filters = checks.whole("filters", filters)
         self.strides = checks.whole("strides", strides)
         self.groups = checks.whole("groups", groups)
-        for name, value in (("shortcut", shortcut), ("always_project", always_project), ("use_bias", use_bias)):
+        for name, value in (
+            ("shortcut", shortcut), ("always_project", always_project), ("use_bias", use_bias),
+            ("checkpointing", checkpointing),
+        ):  # fmt: skip
             setattr(self, name, checks.choice(name, value, (True, False)))
         if inner_filters is None and filters % 4:
             raise ValueError(f"filters must be a multiple of 4, or inner_filters be given; received filters={filters}")
@@ -154,7 +180,8 @@ class ResidualUnit(Block):
             self.projection.build(input_shape)
 
     def call(self, inputs, training=None):
-        outputs = apply_chain(self.residual, inputs, training)
+        apply = apply_checkpointed if self.checkpointing and training else apply_chain
+        outputs = apply(self.residual, inputs, training)
         if not self.shortcut:
             return outputs
         return outputs + (inputs if self.projection is None else self.projection(inputs))
@@ -170,7 +197,7 @@ class ResidualUnit(Block):
         return super().get_config() | {
             "filters": self.filters, "strides": self.strides, "inner_filters": self.inner_filters,
             "shortcut": self.shortcut, "groups": self.groups, "always_project": self.always_project,
-            "use_bias": self.use_bias,
+            "use_bias": self.use_bias, "checkpointing": self.checkpointing,
         }  # fmt: skip
 
 

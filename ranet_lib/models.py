@@ -159,13 +159,14 @@ OPTIONS = {
     "pre_units": "residual units before and after the branches of a module, 0 or more (the paper's p)",
     "trunk_units": "residual units of a trunk branch, 1 or more (the paper's t)",
     "mask_units": "residual units of each step of a mask branch, 1 or more (the paper's r)",
+    "checkpointing": "True trains with less memory and more time: inside residual units nothing is kept for the backward pass",
     "dropout": "the part of the features that is dropped before the classifier in training, from 0 up to 0.95",
 }
 
 #: What an option means that is not given. The others change the layout of `model_spec`; not given, it stays.
 DEFAULT_OPTIONS = {
     "learning": "residual", "mask_activation": "mixed", "mask_branch": "encoder_decoder", "shortcut": True,
-    "width": 1.0,
+    "width": 1.0, "checkpointing": False,
 }  # fmt: skip
 
 
@@ -197,13 +198,14 @@ def check_options(name, options):
         if option not in OPTIONS:
             allowed = "; ".join(f"{key}: {text}" for key, text in OPTIONS.items())
             raise ValueError(f"unknown option {option!r} of {name}; the options are: {allowed}")
-        if option not in ("width", "dropout") and not any(spec.modules):
+        if option not in ("width", "dropout", "checkpointing") and not any(spec.modules):
             raise ValueError(f"{name} has no attention modules, so the option {option!r} means nothing there")
     resolved = DEFAULT_OPTIONS | options
     checks.choice("learning", resolved["learning"], blocks.LEARNING_RULES)
     checks.choice("mask_activation", resolved["mask_activation"], tuple(blocks.MASK_ACTIVATIONS))
     checks.choice("mask_branch", resolved["mask_branch"], blocks.MASK_BRANCHES)
-    checks.choice("shortcut", resolved["shortcut"], (True, False))
+    for option in ("shortcut", "checkpointing"):
+        checks.choice(option, resolved[option], (True, False))
     resolved["width"] = checks.number("width", resolved["width"], above=0)
     for option, least in (("pre_units", 0), ("trunk_units", 1), ("mask_units", 1)):
         if option in options:
@@ -251,7 +253,7 @@ def create_model(name, num_classes=10, input_shape=None, **options):
         raise ValueError(f"input_shape must be (height, width, channels); received {input_shape!r}")
     input_shape = tuple(checks.whole("input_shape", size) for size in (input_shape or spec.input_shape))
 
-    width, shortcut = options.pop("width"), options.pop("shortcut")
+    width, shortcut, checkpointing = (options.pop(key) for key in ("width", "shortcut", "checkpointing"))
     module_options = {key: options.pop(key) for key in ("learning", "mask_activation", "mask_branch")}
     spec = dataclasses.replace(spec, **options)  # what is left changes the layout
 
@@ -263,6 +265,7 @@ def create_model(name, num_classes=10, input_shape=None, **options):
         before = features.shape[-1] if spec.bottleneck is None else filters // spec.bottleneck
         inner = filters if spec.bottleneck is None else filters // spec.bottleneck
         unit = {"groups": spec.groups, "always_project": spec.always_project, "use_bias": spec.use_bias}
+        unit["checkpointing"] = checkpointing
         chain = [blocks.ResidualUnit(filters, spec.strides[index], before, name=f"{stage}_unit_1", **unit)]
         unit["inner_filters"] = inner
         if index < len(spec.modules):

@@ -5,6 +5,7 @@ wants the same run twice: a recipe with every number in it, batches that depend 
 checkpoint after each epoch, and a progress line.
 """
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -491,7 +492,38 @@ def _duration(seconds):
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress=True):
+@contextlib.contextmanager
+def _graph_as_written():
+    """TensorFlow's graph optimiser (Grappler) off, on that backend, while a network is trained.
+
+    It takes seconds before the first step and makes the steps no faster. And it adds up the gradients that meet at a
+    fork in the order in which they are ready, which is not always the same: with two operations at a time, about one
+    run in twenty of the same seed came out otherwise.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    off = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": off})
+
+
+def _build_for_training(model, batches):
+    """Make what `model.fit` needs besides the network. It would find the shapes by tracing the whole network once more."""
+    images, labels = batches[0]
+    logits = np.zeros((len(images), *model.output_shape[1:]), "float32")
+    model.optimizer.build(model.trainable_variables)
+    model.compute_loss(images, labels, logits)
+    model.compute_metrics(images, labels, logits)
+    model.reset_metrics()
+
+
+def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress=True, callbacks=()):
     """Train `model` on `dataset` by `recipe`; go on where a killed run in `output_dir` stopped.
 
     A run that is killed and started again repeats the epoch it was in, and ends with the history it would have had
@@ -505,6 +537,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         seed: whole number for order and augmentation. (Initial weights follow `keras.utils.set_random_seed`.)
         settings: dict that tells one run from another; a checkpoint with other settings is refused.
         progress: False trains silently.
+        callbacks: more Keras callbacks, called after our own.
 
     Returns:
         The history: a list with a dict for each epoch: `epoch` (from 1), `loss` and `error` (per cent) on the
@@ -518,21 +551,23 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
     batches = Batches(dataset, recipe, seed)
     history = []
     compile_model(model, recipe, recipe.epochs * len(batches))
-    callbacks = [_Bookkeeping(history, batches)]
+    _build_for_training(model, batches)
+    own = [_Bookkeeping(history, batches)]
     if recipe.schedule == "plateau":
-        callbacks.append(_Plateau(history, recipe))
+        own.append(_Plateau(history, recipe))
     if output_dir is not None:
-        own = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed, **dataclasses.asdict(recipe)}
-        checkpoint = Checkpoint(Path(output_dir) / "checkpoint", own | (settings or {}), history)
-        callbacks += [checkpoint, _HistoryFile(Path(output_dir) / "history.csv", history)]
+        told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed, **dataclasses.asdict(recipe)}
+        checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told | (settings or {}), history)
+        own += [checkpoint, _HistoryFile(Path(output_dir) / "history.csv", history)]
         checkpoint.restore(model)
     if progress:
-        callbacks.append(Progress(recipe.epochs, len(batches)))
+        own.append(Progress(recipe.epochs, len(batches)))
     if len(history) < recipe.epochs and not _stalled(recipe, history):
-        model.fit(
-            _feed(batches), epochs=recipe.epochs, initial_epoch=len(history), callbacks=callbacks, verbose=0,
-            shuffle=False,
-        )  # fmt: skip
+        with _graph_as_written():
+            model.fit(
+                _feed(batches), epochs=recipe.epochs, initial_epoch=len(history), callbacks=[*own, *callbacks],
+                verbose=0, shuffle=False,
+            )  # fmt: skip
     return history
 
 

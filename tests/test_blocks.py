@@ -282,3 +282,18 @@ def test_walk_meets_every_weight():
     module(features(1, 8, 8, 16))
     met = {id(w) for layer in blocks.walk(module) if not isinstance(layer, blocks.Block) for w in layer.weights}
     assert met == {id(w) for w in module.weights}
+
+
+def test_checkpointing_changes_nothing_but_memory():
+    """Three steps of training with and without: the same weights, moving averages included."""
+    images, labels, found = features(8, 6, 6, 3), np.arange(8), []
+    for checkpointing in (False, True):
+        keras.utils.set_random_seed(0)
+        units = [blocks.ResidualUnit(8, strides, checkpointing=checkpointing) for strides in (1, 2)]
+        model = keras.Sequential([keras.Input((6, 6, 3)), *units, keras.layers.Flatten(), keras.layers.Dense(8)])
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        for _ in range(3):
+            model.train_on_batch(images, labels)
+        found.append([numpy(weight) for weight in model.weights])
+    for kept, computed_again in zip(*found, strict=True):
+        np.testing.assert_allclose(computed_again, kept, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,194 @@
+"""Measure the speed of training and inference against plain PyTorch, and print a table.
+
+    python benchmarks/run.py --output book/results/speed/NAME.json
+
+Every system runs in a process of its own. They are started one after the other, which measures the way to the first
+step; then they take turns, a few seconds each, over several rounds, so that whatever else the machine does meets all
+of them alike. What counts is each one's median. Only one works at a time.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+NETWORKS = ("attention_56", "attention_92", "attention_164", "resnet_164")
+SYSTEMS = {
+    "training": (
+        "keras-tensorflow", "keras-jax", "keras-torch", "torch-eager", "torch-channels_last", "torch-compiled",
+    ),
+    "inference": (
+        "keras-tensorflow", "keras-jax", "keras-torch", "torch-eager", "torch-channels_last", "torch-compiled",
+        "onnxruntime",
+    ),
+}  # fmt: skip
+PRECISIONS = ("float32", "tf32", "mixed_bfloat16")
+
+
+class Worker:
+    """A system in a process of its own, which has taken its first step."""
+
+    def __init__(self, asked, quiet):
+        self.asked, self.speeds, self.memory = asked, [], None
+        self.process = subprocess.Popen(
+            [sys.executable, HERE / "worker.py", json.dumps(asked)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None, text=True, cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+        )  # fmt: skip
+        self.imported = self._hear("imported")
+        self.first_step = self._hear("first_step")
+
+    def _hear(self, name):
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            raise RuntimeError(f"{self.asked} ended with exit status {self.process.returncode}")
+        return json.loads(line)[name]
+
+    def take(self, steps):
+        """Take some steps; return the seconds they took."""
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        return self._hear("seconds")
+
+    def warm_up(self, seconds):
+        """Find how many steps take about `seconds`."""
+        self.take(2)
+        self.steps = max(1, round(2 * seconds / self.take(2)))
+
+    def measure(self):
+        self.speeds.append(self.asked["batch_size"] * self.steps / self.take(self.steps))
+
+    def close(self):
+        self.process.stdin.close()
+        self.memory = self._hear("peak_memory")
+        self.process.wait()
+
+    def result(self):
+        return {
+            **self.asked,
+            "seconds_of_import": round(self.imported, 2),
+            "seconds_to_first_step": round(self.first_step, 2),
+            "images_per_second": [float(f"{speed:.4g}") for speed in self.speeds],
+            "peak_memory": self.memory,
+        }
+
+
+def compare(points, repeats, seconds, quiet):
+    """Measure what each point, a dict, asks a worker for; a list of results. One that cannot run is named, and left out."""
+    workers = []
+    for point in points:
+        try:
+            workers.append(Worker(point, quiet))
+        except RuntimeError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    for worker in workers:
+        worker.warm_up(seconds)
+    for _ in range(repeats):
+        for worker in workers:
+            worker.measure()
+    for worker in workers:
+        worker.close()
+    return [worker.result() for worker in workers]
+
+
+def table(results):
+    """The results as lines of text, each group of systems with its ratios to the best plain PyTorch."""
+    titles = ("task", "network", "precision", "system", "images/s", "spread", "of PyTorch", "first step", "memory")
+    rows = []
+    for result in results:
+        speeds = result["images_per_second"]
+        same = [
+            statistics.median(other["images_per_second"])
+            for other in results
+            if other["system"].startswith("torch-") and all(
+                other[key] == result[key] for key in ("task", "network", "precision", "batch_size")
+            )
+        ]  # fmt: skip
+        median = statistics.median(speeds)
+        rows.append((
+            result["task"], result["network"], result["precision"], result["system"], f"{median:.0f}",
+            f"{min(speeds):.0f} to {max(speeds):.0f}", f"{median / max(same):.2f}" if same else "",
+            f"{result['seconds_to_first_step']:.1f} s", f"{result['peak_memory'] / 2**20:.0f} MiB",
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(titles, *rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in [titles, *rows])
+
+
+def versions():
+    """The versions of what is measured, of those that are installed."""
+    from importlib import metadata
+
+    found = {}
+    for name in ("tensorflow", "tensorflow-cpu", "keras", "jax", "torch", "onnxruntime"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def write(path, repeats, seconds, results):
+    """Write the record of a benchmark as JSON; never over an existing file."""
+    from ranet_lib import records
+
+    environment = {key: value for key, value in records.environment().items() if key != "backend"}
+    record = {
+        "schema": 1,
+        "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "environment": environment | {"versions": versions()},
+        "repeats": repeats,
+        "seconds": seconds,
+        "results": results,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(json.dumps(record, indent=1) + "\n")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    every = sorted({system for systems in SYSTEMS.values() for system in systems})
+    add("--tasks", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    add("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, metavar="NAME", help=", ".join(NETWORKS))
+    add("--systems", nargs="+", choices=every, default=every, metavar="NAME", help=", ".join(every))
+    add("--precisions", nargs="+", choices=PRECISIONS, default=["float32"])
+    add("--batch-size", type=int, default=64)
+    add("--repeats", type=int, default=5, help="rounds in which each system has a turn (5)")
+    add("--seconds", type=float, default=5.0, help="about how long a turn takes (5)")
+    add("--output", type=Path, help="a JSON file for the results; an existing one is not overwritten")
+    add("--verbose", action="store_true", help="show what the systems print")
+    asked = parser.parse_args()
+    for name, least in (("batch_size", 2), ("repeats", 1)):
+        if getattr(asked, name) < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}; received {getattr(asked, name)}")
+    if asked.output and asked.output.exists():
+        parser.error(f"{asked.output} exists; results are not overwritten")
+    return asked
+
+
+def main():
+    asked = arguments()
+    results = []
+    for task in asked.tasks:
+        for network in asked.networks:
+            for precision in asked.precisions:
+                points = [
+                    {"system": system, "task": task, "network": network, "precision": precision,
+                     "batch_size": asked.batch_size}
+                    for system in SYSTEMS[task] if system in asked.systems
+                ]  # fmt: skip
+                found = compare(points, asked.repeats, asked.seconds, not asked.verbose)
+                print(table(found), end="\n\n", flush=True)
+                results += found
+    if asked.output:
+        write(asked.output, asked.repeats, asked.seconds, results)
+
+
+if __name__ == "__main__":
+    main()

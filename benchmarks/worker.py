@@ -1,0 +1,207 @@
+"""One system in a process of its own, measured when asked: started by `run.py`, which says how they are compared.
+
+    python worker.py '{"system": "keras-tensorflow", "network": "attention_56", "task": "training", ...}'
+
+It prints a line of JSON when it is ready, then one for each number of steps that it reads from standard input, and a
+last one with its peak memory when there is nothing more to read.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+PIPE = os.fdopen(os.dup(1), "w")  # the results; whatever else prints goes to standard error
+os.dup2(2, 1)
+
+
+def tell(**values):
+    print(json.dumps(values), file=PIPE, flush=True)
+
+
+def orders():
+    """Numbers of steps, as they come."""
+    for line in sys.stdin:
+        yield int(line)
+
+
+def images(asked, count):
+    """Real images of the embedded data set and their labels, some more than once; other sizes than 32 are pieced."""
+    import numpy as np
+
+    from ranet_lib import datasets
+
+    train = datasets.load_dataset("cluttered_digits").train
+    rows, size = np.arange(count) % len(train), asked.get("image_size", 32)
+    positions = np.arange(size) % train.images.shape[1]
+    return train.images[rows][:, positions][:, :, positions], train.labels[rows]
+
+
+# --- Keras: `training.fit` as every chapter calls it, and `predict_on_batch` ---------------------------------------
+
+
+def keras_training(asked):
+    import dataclasses
+
+    import keras
+
+    from ranet_lib import datasets, models, training
+
+    class Measure(keras.callbacks.Callback):
+        """Holds the training between two steps until the next order comes, and times each order's steps."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            float(logs["loss"])  # the step is over, on a GPU too
+            if batch == 0:
+                tell(first_step=time.perf_counter() - started)
+                self.orders, self.left = orders(), 0
+            elif self.left:
+                self.left -= 1
+                if self.left:
+                    return
+                tell(seconds=time.perf_counter() - self.began)
+            self.left = next(self.orders, None)
+            if self.left is None:
+                tell(peak_memory=peak_memory())
+                os._exit(0)
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            raise RuntimeError("the epoch ended before the measurement did")
+
+    many = datasets.Split(*images(asked, 30_000 * 32**2 // asked.get("image_size", 32) ** 2))
+    data = dataclasses.replace(datasets.load_dataset("cluttered_digits"), train=many)
+    recipe = training.recipe("full", batch_size=asked["batch_size"], epochs=1, precision=precision(asked))
+    keras.utils.set_random_seed(0)
+    tell(imported=time.perf_counter() - BEGAN)
+    started = time.perf_counter()
+    keras.config.set_dtype_policy(recipe.precision)
+    options = {key: asked[key] for key in ("checkpointing",) if key in asked}
+    model = models.create_model(asked["network"], input_shape=data.image_shape, **options)
+    training.fit(model, data, recipe, progress=False, callbacks=[Measure()])
+
+
+def precision(asked):
+    """The policy of Keras. TF32 is no policy: on a GPU that has it, TensorFlow and JAX use it for float32."""
+    return "float32" if asked["precision"] == "tf32" else asked["precision"]
+
+
+def prepared(asked):
+    """One batch as a network takes it: float32 images and their labels."""
+    import numpy as np
+
+    x, y = images(asked, asked["batch_size"])
+    return (x.astype("float32") - 128) / 64, y.astype(np.int64)
+
+
+def keras_inference(asked):
+    import keras
+
+    from ranet_lib import models
+
+    x, _ = prepared(asked)
+    keras.config.set_dtype_policy(precision(asked))
+    tell(imported=time.perf_counter() - BEGAN)
+    started = time.perf_counter()
+    model = models.create_model(asked["network"])
+    answer(lambda: model.predict_on_batch(x), started)
+
+
+def answer(step, started):
+    """Take one step, then as many as each order says."""
+    step()
+    tell(first_step=time.perf_counter() - started)
+    for count in orders():
+        began = time.perf_counter()
+        for _ in range(count):
+            step()
+        tell(seconds=time.perf_counter() - began)
+    tell(peak_memory=peak_memory())
+
+
+# --- Plain PyTorch -----------------------------------------------------------------------------------------------
+
+
+def torch_task(asked):
+    import plain_torch
+    import torch
+
+    from ranet_lib import models
+
+    spec = models.model_spec(asked["network"])
+    x, y = prepared(asked)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if asked["precision"] == "tf32":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    training = asked["task"] == "training"
+    torch.manual_seed(0)
+    tell(imported=time.perf_counter() - BEGAN)
+    started = time.perf_counter()
+    layout = torch.contiguous_format if asked["system"] == "torch-eager" else torch.channels_last
+    network = plain_torch.network(spec).to(device, memory_format=layout).train(training)
+    x = torch.tensor(x).permute(0, 3, 1, 2).to(device, memory_format=layout)
+    y = torch.tensor(y).to(device)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True
+    )
+    call = torch.compile(network) if asked["system"] == "torch-compiled" else network
+    half = torch.autocast(device, torch.bfloat16, enabled=asked["precision"] == "mixed_bfloat16")
+
+    def train():
+        with half:
+            loss = torch.nn.functional.cross_entropy(call(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+    def infer():
+        with torch.inference_mode(), half:
+            call(x).cpu()
+
+    answer(train if training else infer, started)
+
+
+# --- An exported network in ONNX Runtime -------------------------------------------------------------------------
+
+
+def onnxruntime_task(asked):
+    import tempfile
+
+    from ranet_lib import models
+
+    x, _ = prepared(asked)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        models.export_model(models.create_model(asked["network"]), path)
+        import onnxruntime
+
+        tell(imported=time.perf_counter() - BEGAN)
+        started = time.perf_counter()
+        session = onnxruntime.InferenceSession(str(path))
+        name = session.get_inputs()[0].name
+        answer(lambda: session.run(None, {name: x}), started)
+
+
+def peak_memory():
+    """Bytes of memory that this process has held at most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    BEGAN = time.perf_counter()
+    asked = json.loads(sys.argv[1])
+    if asked["system"].startswith("keras-"):
+        os.environ["KERAS_BACKEND"] = asked["system"].removeprefix("keras-")
+        import ranet_lib  # noqa: F401  (before Keras: it sets what TensorFlow reads once)
+
+        keras_training(asked) if asked["task"] == "training" else keras_inference(asked)
+    elif asked["system"] == "onnxruntime":
+        onnxruntime_task(asked)
+    else:
+        torch_task(asked)

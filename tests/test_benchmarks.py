@@ -1,0 +1,75 @@
+"""The benchmarks: that what is compared is the same network, and that the command runs and keeps its results."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from runs import ROOT
+
+from ranet_lib import blocks, models
+
+RUN = ROOT / "benchmarks" / "run.py"
+
+
+def run(*words):
+    return subprocess.run([sys.executable, RUN, *map(str, words)], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["attention_56", "resnet_164"])
+def test_plain_torch_is_the_same_network(name, training, monkeypatch):
+    """With the same weights the same logits, with the averages kept from earlier batches and with the batch's own."""
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    import plain_torch
+    import torch
+
+    model, generator = models.create_model(name), np.random.default_rng(0)
+    for layer in blocks.walk(model):
+        if isinstance(layer, blocks.BatchNormalization):
+            layer.moving_mean.assign(generator.normal(scale=0.1, size=layer.beta.shape))
+            layer.moving_variance.assign(generator.uniform(0.5, 1.5, size=layer.beta.shape))
+    images = generator.normal(size=(8, 32, 32, 3)).astype("float32")
+    network = plain_torch.network(models.model_spec(name)).train(training)
+    plain_torch.copy_weights(model, network)
+    expected = keras.ops.convert_to_numpy(model(images, training=training))
+    with torch.no_grad():
+        found = network(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * expected.std())
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_keeps_the_results(tmp_path):
+    output = tmp_path / "speed.json"
+    done = run(
+        "--networks", "attention_56", "--systems", "keras-tensorflow", "torch-channels_last", "onnxruntime",
+        "--batch-size", 8, "--repeats", 2, "--seconds", 0.5, "--output", output,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads(output.read_text())
+    found = {(result["task"], result["system"]): result for result in record["results"]}
+    tasks = ["training", "inference"]
+    assert set(found) == {(task, system) for task in tasks for system in ("keras-tensorflow", "torch-channels_last")} | {
+        ("inference", "onnxruntime")
+    }
+    for result in found.values():
+        assert len(result["images_per_second"]) == 2 and min(result["images_per_second"]) > 0
+        assert result["seconds_to_first_step"] > 0 and result["peak_memory"] > 1e8
+    assert record["environment"]["device"] and "torch" in record["environment"]["versions"]
+    assert "keras-tensorflow" in done.stdout and "of PyTorch" in done.stdout
+
+
+def test_wrong_arguments_are_refused_before_anything_starts(tmp_path):
+    taken = tmp_path / "speed.json"
+    taken.write_text("{}")
+    for words, message in [
+        (["--networks", "attention_57"], "attention_57"),
+        (["--repeats", "0"], "--repeats must be at least 1; received 0"),
+        (["--output", taken], "results are not overwritten"),
+    ]:
+        done = run(*words)
+        assert done.returncode == 2 and message in done.stderr
+    assert taken.read_text() == "{}"
