@@ -72,7 +72,7 @@ def table(results, question):
     seconds = [point["batch_size"] / np.median(point["images_per_second"]) for point in points]
     memory = [point["peak_memory"] / 2**20 for point in points]
     lines = [f"{question}: {points[0]['unit']}   seconds per step   peak memory"]
-    lines += [f"{size:12.4g} {second:12.3f} s {mebibytes:12.0f} MiB" for size, second, mebibytes in zip(sizes, seconds, memory)]
+    lines += [f"{size:12.4g} {cost:12.3f} s {peak:12.0f} MiB" for size, cost, peak in zip(sizes, seconds, memory)]
     for name, costs in (("s", seconds), ("MiB", memory)):
         slope, offset, distance = line(sizes, costs)
         lines.append(f"one more: {slope:.3g} {name}, from {offset:.3g} {name}; off the line by at most {distance:.0%}")

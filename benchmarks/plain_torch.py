@@ -90,7 +90,8 @@ class Attention(nn.Module):
 
 def network(spec, num_classes=10):
     """The network of a `ranet_lib.models.ModelSpec` as an `nn.Module` from `(batch, 3, height, width)` to logits."""
-    layers, channels = [nn.Conv2d(3, spec.stem_filters, spec.stem_kernel, padding="same", bias=False)], spec.stem_filters
+    channels = spec.stem_filters
+    layers = [nn.Conv2d(3, channels, spec.stem_kernel, padding="same", bias=False)]
     for stage, filters in enumerate(spec.filters):
         layers.append(Unit(channels, filters, spec.strides[stage]))
         layers += [Attention(spec, filters, spec.mask_depth[stage]) for _ in range(spec.modules[stage])]

@@ -37,7 +37,8 @@ class Worker:
         self.asked, self.speeds, self.memory = asked, [], None
         self.process = subprocess.Popen(
             [sys.executable, HERE / "worker.py", json.dumps(asked)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if quiet else None, text=True, cwd=HERE, env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+            stderr=subprocess.DEVNULL if quiet else None, text=True, cwd=HERE,
+            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
         )  # fmt: skip
         self.imported = self._hear("imported")
         self.first_step = self._hear("first_step")
@@ -79,7 +80,7 @@ class Worker:
 
 
 def compare(points, repeats, seconds, quiet):
-    """Measure what each point, a dict, asks a worker for; a list of results. One that cannot run is named, and left out."""
+    """Measure what each point, a dict, asks a worker for; a list of results. What cannot run is named and left out."""
     workers = []
     for point in points:
         try:

@@ -204,4 +204,5 @@ if __name__ == "__main__":
     elif asked["system"] == "onnxruntime":
         onnxruntime_task(asked)
     else:
+        os.environ["KERAS_BACKEND"] = "torch"  # nothing of TensorFlow in the memory that is measured
         torch_task(asked)

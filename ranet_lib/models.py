@@ -159,7 +159,7 @@ OPTIONS = {
     "pre_units": "residual units before and after the branches of a module, 0 or more (the paper's p)",
     "trunk_units": "residual units of a trunk branch, 1 or more (the paper's t)",
     "mask_units": "residual units of each step of a mask branch, 1 or more (the paper's r)",
-    "checkpointing": "True trains with less memory and more time: inside residual units nothing is kept for the backward pass",
+    "checkpointing": "True trains with less memory and more time: the inside of residual units is computed twice",
     "dropout": "the part of the features that is dropped before the classifier in training, from 0 up to 0.95",
 }
 

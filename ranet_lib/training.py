@@ -514,7 +514,7 @@ def _graph_as_written():
 
 
 def _build_for_training(model, batches):
-    """Make what `model.fit` needs besides the network. It would find the shapes by tracing the whole network once more."""
+    """Make what `model.fit` needs besides the network, which it would trace once more to find the shapes."""
     images, labels = batches[0]
     logits = np.zeros((len(images), *model.output_shape[1:]), "float32")
     model.optimizer.build(model.trainable_variables)
