@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import tried
+
 PIPE = os.fdopen(os.dup(1), "w")  # the results; whatever else prints goes to standard error
 os.dup2(2, 1)
 
@@ -198,8 +200,11 @@ if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     if asked["system"].startswith("keras-"):
         os.environ["KERAS_BACKEND"] = asked["system"].removeprefix("keras-")
+        change = asked.get("change", "nothing")
+        os.environ.update(tried.ENVIRONMENT.get(change, {}))
         import ranet_lib  # noqa: F401  (before Keras: it sets what TensorFlow reads once)
 
+        tried.make(change)
         keras_training(asked) if asked["task"] == "training" else keras_inference(asked)
     elif asked["system"] == "onnxruntime":
         onnxruntime_task(asked)

@@ -1,0 +1,84 @@
+"""Measure what each of the library's means of speed gives: training of Attention-56 with one of them taken away.
+
+    python benchmarks/tried.py --output book/results/speed/NAME.json
+
+Each point is a training run by `training.fit` in a process of its own, as in `run.py`, and they take turns.
+"""
+
+import argparse
+import contextlib
+import statistics
+from pathlib import Path
+
+#: What can be taken away or put in its place, and what that means.
+CHANGES = {
+    "nothing": "the library as it is",
+    "keras batch normalisation": "Keras's own batch normalisation, several passes over memory",
+    "keras optimiser": "Keras's own SGD: six operations for each weight, and its weight decay",
+    "keras input": "batches handed to `fit` as they are, which Keras wraps into a generator",
+    "graph optimiser": "TensorFlow's graph optimiser (Grappler) left on",
+    "traced twice": "loss, metrics and optimiser not built ahead, so that Keras traces the network to find their shapes",
+    "one operation at a time": "TF_NUM_INTEROP_THREADS=1",
+    "no oneDNN": "TF_ENABLE_ONEDNN_OPTS=0, TensorFlow's own choice on processors without AVX-512",
+    "XLA": "jit_compile=True",
+}
+ENVIRONMENT = {
+    "one operation at a time": {"TF_NUM_INTEROP_THREADS": "1"},
+    "no oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
+}
+
+
+def make(change):
+    """Make a change of `CHANGES` in this process, before a network is built."""
+    import keras
+
+    from ranet_lib import blocks, training
+
+    if change == "keras batch normalisation":
+        blocks.BatchNormalization.call = keras.layers.BatchNormalization.call
+    elif change == "keras optimiser":
+        training.SGD = lambda rate, decay: keras.optimizers.SGD(rate, 0.9, nesterov=True, weight_decay=decay)
+    elif change == "keras input":
+        training._feed = lambda batches: batches
+    elif change == "graph optimiser":
+        training._graph_as_written = contextlib.nullcontext
+    elif change == "traced twice":
+        training._build_for_training = lambda model, batches: None
+    elif change == "XLA":
+        compile_model = training.compile_model
+
+        def with_xla(model, recipe, steps):
+            model = compile_model(model, recipe, steps)
+            model.jit_compile = True
+            return model
+
+        training.compile_model = with_xla
+    elif change not in CHANGES:
+        raise ValueError(f"change must be one of {', '.join(CHANGES)}; received {change!r}")
+
+
+def main():
+    import run
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="NAME")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--output", type=Path)
+    asked = parser.parse_args()
+    points = [
+        {"system": "keras-tensorflow", "task": "training", "network": "attention_56", "precision": "float32",
+         "batch_size": asked.batch_size, "change": change}
+        for change in asked.changes
+    ]  # fmt: skip
+    results = run.compare(points, asked.repeats, asked.seconds, quiet=True)
+    for result in results:
+        speed = statistics.median(result["images_per_second"])
+        print(f"{result['change']:28} {speed:6.0f} images/s, first step after {result['seconds_to_first_step']:.1f} s")
+    if asked.output:
+        run.write(asked.output, asked.repeats, asked.seconds, results)
+
+
+if __name__ == "__main__":
+    main()
