@@ -33,12 +33,13 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book test test-slow lint install lock clean
+.PHONY: help book test test-slow benchmark lint install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
 	@echo "make test      run the tests, the quick ones first"
 	@echo "make test-slow compare with other backends and runtimes, after installing them (about 1 GB)"
+	@echo "make benchmark measure speed against plain PyTorch (an hour; BENCHMARK_FLAGS=--help says how to measure less)"
 	@echo "make lint      check the style of the code and of the notebooks"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
@@ -56,6 +57,9 @@ test: install
 
 test-slow: .venv/compare.installed
 	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
+
+benchmark: .venv/compare.installed
+	.venv/bin/python benchmarks/run.py $(BENCHMARK_FLAGS)
 
 lint: install
 	.venv/bin/ruff check .

@@ -17,7 +17,7 @@ CHANGES = {
     "keras optimiser": "Keras's own SGD: six operations for each weight, and its weight decay",
     "keras input": "batches handed to `fit` as they are, which Keras wraps into a generator",
     "graph optimiser": "TensorFlow's graph optimiser (Grappler) left on",
-    "traced twice": "loss, metrics and optimiser not built ahead, so that Keras traces the network to find their shapes",
+    "traced twice": "loss, metrics and optimiser not built ahead: Keras traces the network once more for them",
     "one operation at a time": "TF_NUM_INTEROP_THREADS=1",
     "no oneDNN": "TF_ENABLE_ONEDNN_OPTS=0, TensorFlow's own choice on processors without AVX-512",
     "XLA": "jit_compile=True",
