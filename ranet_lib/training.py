@@ -698,6 +698,19 @@ def _output_dir(run):
         if (folder / "record.json").exists():
             raise ValueError(f"output_dir {str(folder)!r} holds a finished run (record.json); choose another folder")
         return folder
+    stem = run_name(run)
+    number, folder = 1, Path("runs") / stem
+    while (folder / "record.json").exists():
+        number += 1
+        folder = Path("runs") / f"{stem}-{number}"
+    return folder
+
+
+def run_name(run):
+    """The name of a run, from what `check_parameters` returns: model, data, profile and seed.
+
+    A digest follows where anything else is not what the profile says, so that other settings have another name.
+    """
     data = Path(run["dataset"].partition(":")[2] or run["dataset"]).name
     stem = f"{run['model']}-{data}-{run['recipe'].profile}-seed{run['seed']}"
     settings = {name: run[name] for name in ("model_options", "label_noise")} | dataclasses.asdict(run["recipe"])
@@ -705,8 +718,4 @@ def _output_dir(run):
         recipe(run["recipe"].profile)
     ):
         stem += "-" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    number, folder = 1, Path("runs") / stem
-    while (folder / "record.json").exists():
-        number += 1
-        folder = Path("runs") / f"{stem}-{number}"
-    return folder
+    return stem

@@ -1,0 +1,97 @@
+"""Read `grid.yaml`: which runs the groups of experiments are made of.
+
+    runs = read_grid("grid.yaml")["laptop"]     # {name of the run: its parameters, as train.ipynb takes them}
+
+A grid is a mapping from the name of a group to a list of entries. An entry gives parameters of `train.ipynb`; a list
+where a parameter takes one value means one run for each of its values. Everything is checked before anything starts, and
+what is wrong is named with its line.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from ranet_lib import training
+
+SCHEMA = json.loads((Path(__file__).parent / "grid.schema.json").read_text(encoding="utf-8"))
+
+
+class GridError(ValueError):
+    """A grid that cannot be run; the message names the file and the line."""
+
+
+def read_grid(path):
+    """The runs of each group of a grid, as `{group: {name: parameters}}`, all of them checked.
+
+    Raises:
+        GridError: not YAML, a group or parameter that does not exist, a value that is not allowed, or the same run
+            twice in a group.
+    """
+    path = Path(path)
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        raise GridError(f"{path}, line {error.problem_mark.line + 1}: not YAML: {error.problem}") from None
+    if root is None:
+        raise GridError(f"{path}, line 1: the grid is empty")
+    lines = {}
+    grid = _plain(root, (), lines, path)
+
+    def wrong(where, message):
+        while where not in lines:  # a place inside a value that stands on one line
+            where = where[:-1]
+        return GridError(f"{path}, line {lines[where]}: {message}")
+
+    known = SCHEMA["$defs"]["entry"]["properties"]
+    for group, entries in grid.items() if isinstance(grid, dict) else ():
+        for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+            for name in entry if isinstance(entry, dict) else ():
+                if name not in known:
+                    raise wrong((group, index, name), f"unknown parameter {name!r}; the parameters are: {', '.join(known)}")
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(grid))
+    if error is not None:
+        raise wrong(tuple(error.absolute_path), error.message)
+    return {group: _runs(group, entries, wrong) for group, entries in grid.items()}
+
+
+def _plain(node, where, lines, path):
+    """A YAML node as plain values; notes each place's line, and refuses a key that comes twice."""
+    lines[where] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        values = {}
+        for key_node, value_node in node.value:
+            key = _plain(key_node, (*where, None), lines, path)
+            if not isinstance(key, str):
+                raise GridError(f"{path}, line {key_node.start_mark.line + 1}: a name must be text; found {key!r}")
+            if key in values:
+                raise GridError(f"{path}, line {key_node.start_mark.line + 1}: {key!r} is given twice")
+            values[key] = _plain(value_node, (*where, key), lines, path)
+            lines[*where, key] = key_node.start_mark.line + 1
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(value, (*where, index), lines, path) for index, value in enumerate(node.value)]
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node)
+    finally:
+        loader.dispose()
+
+
+def _runs(group, entries, wrong):
+    runs, first = {}, {}
+    for index, entry in enumerate(entries):
+        choices = {name: value if isinstance(value, list) else [value] for name, value in entry.items()}
+        for values in itertools.product(*choices.values()):
+            parameters = dict(zip(choices, values))
+            try:
+                name = training.run_name(training.check_parameters(parameters))
+            except ValueError as error:
+                blamed = [key for key in parameters if key in str(error).split(" ")[0:3]]
+                raise wrong((group, index, *blamed[:1]), str(error)) from None
+            if name in runs:
+                raise wrong((group, index), f"group {group!r} has the run {name} in entry {first[name]} already")
+            runs[name], first[name] = parameters, index + 1
+    return runs

@@ -1,0 +1,93 @@
+"""The grid of experiments: that it lists what was asked, and that a slip in it is refused with its line."""
+
+import collections
+
+import pytest
+from runs import ROOT
+
+EXPERIMENTS = ROOT / "book" / "experiments"
+TEXT = (EXPERIMENTS / "grid.yaml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def grid(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import grid
+
+    return grid
+
+
+def option(run, name, default):
+    return run.get("model_options", {}).get(name, default)
+
+
+def test_every_cifar_row_of_the_paper_has_three_seeds(grid):
+    seeds = collections.defaultdict(set)
+    for run in grid.read_grid(EXPERIMENTS / "grid.yaml")["paper"].values():
+        options = tuple(sorted(run.get("model_options", {}).items()))
+        seeds[run["model"], run["dataset"], options, run.get("label_noise", 0.0)].add(run["seed"])
+    rows = {
+        *((f"attention_{depth}", "cifar10", rule, 0.0) for depth in (56, 92, 128, 164) for rule in ((), naive())),
+        *(("attention_56", "cifar10", (("mask_activation", name),), 0.0) for name in ("channel", "spatial")),
+        ("attention_56", "cifar10", (("mask_branch", "local"),), 0.0),
+        *((name, "cifar10", (), noise) for name in ("resnet_164", "attention_92") for noise in (0.1, 0.3, 0.5, 0.7)),
+        *(
+            (name, data, (), 0.0)
+            for name in ("resnet_164", "attention_92", "attention_236", "attention_452")
+            for data in ("cifar10", "cifar100")
+        ),
+    }
+    assert set(seeds) == rows
+    assert set(map(tuple, seeds.values())) == {(0, 1, 2)}
+
+
+def naive():
+    return (("learning", "naive"),)
+
+
+def test_every_row_of_the_source_document_is_there(grid):
+    runs = grid.read_grid(EXPERIMENTS / "grid.yaml")["source"].values()
+    kinds = [
+        (run["model"].split("_cifar")[0], run["dataset"], option(run, "shortcut", True), run.get("label_noise", 0.0))
+        for run in runs
+    ]
+    networks = "source_attention_56", "source_attention_92"
+    assert sorted(kinds) == sorted([
+        *((name, data, shortcut, 0.0) for name in networks for data in ("cifar10", "cifar100") for shortcut in (True, False)),
+        *((name, "cifar10", True, noise) for name in (*networks, "resnet_164") for noise in (0.1, 0.3, 0.5, 0.7)),
+        ("resnet_164", "cifar10", True, 0.0),
+    ])  # fmt: skip
+    assert {run["profile"] for run in runs} == {"source"}
+
+
+def test_a_name_stands_for_one_setting_in_all_groups(grid):
+    named = {}
+    for runs in grid.read_grid(EXPERIMENTS / "grid.yaml").values():
+        for name, run in runs.items():
+            assert named.setdefault(name, run) == run
+
+
+@pytest.mark.parametrize(
+    "before, after, message",
+    [
+        ("    profile: full", "    profil: full", "unknown parameter 'profil'; the parameters are: model,"),
+        ("attention_128", "attention_129", "unknown model 'attention_129' (did you mean 'attention_128'?)"),
+        ("{learning: naive}", "{learning: naiv}", "learning must be one of 'residual', 'naive'; received 'naiv'"),
+        ("[0.1, 0.3, 0.5, 0.7]", "[0.1, 1.3]", "label_noise must be a number at least 0 and at most 1; received 1.3"),
+        ("seed: [0, 1, 2]", "seed: zero", "'zero' is not valid under any of the given schemas"),
+        ("{mask_branch: local}", "{mask_branch: local", "not YAML:"),
+        ("dataset: [cifar10, cifar100]", "model: attention_56", "'model' is given twice"),
+        ("paper:", "source:", "'source' is given twice"),
+        ("{dropout: 0},", "{dropout: 0}, {dropout: 0},", "has the run source_attention_56-cifar100-source-seed0-"),
+    ],
+)
+def test_a_slip_is_refused_with_its_line(grid, tmp_path, before, after, message):
+    path = tmp_path / "grid.yaml"
+    path.write_text(TEXT.replace(before, after, 1), encoding="utf-8")
+    line = TEXT[: TEXT.index(before)].count("\n") + 1
+    with pytest.raises(grid.GridError) as refused:
+        grid.read_grid(path)
+    place, _, found = str(refused.value).partition(": ")
+    assert message in found and place.startswith(f"{path}, line ")
+    named = int(place.rpartition(" ")[2])
+    assert line - 1 <= named <= line + (1 if "not YAML" in message else 0) or "twice" in found or "has the run" in found
