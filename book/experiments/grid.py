@@ -3,8 +3,8 @@
     runs = read_grid("grid.yaml")["laptop"]     # {name of the run: its parameters, as train.ipynb takes them}
 
 A grid is a mapping from the name of a group to a list of entries. An entry gives parameters of `train.ipynb`; a list
-where a parameter takes one value means one run for each of its values. Everything is checked before anything starts, and
-what is wrong is named with its line.
+where a parameter takes one value means one run for each of its values. Everything is checked before anything starts,
+and what is wrong is named with its line.
 """
 
 import itertools
@@ -45,12 +45,13 @@ def read_grid(path):
             where = where[:-1]
         return GridError(f"{path}, line {lines[where]}: {message}")
 
-    known = SCHEMA["$defs"]["entry"]["properties"]
+    known = list(SCHEMA["$defs"]["entry"]["properties"])
     for group, entries in grid.items() if isinstance(grid, dict) else ():
         for index, entry in enumerate(entries if isinstance(entries, list) else ()):
             for name in entry if isinstance(entry, dict) else ():
                 if name not in known:
-                    raise wrong((group, index, name), f"unknown parameter {name!r}; the parameters are: {', '.join(known)}")
+                    message = f"unknown parameter {name!r}; the parameters are: {', '.join(known)}"
+                    raise wrong((group, index, name), message)
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(grid))
     if error is not None:
         raise wrong(tuple(error.absolute_path), error.message)
