@@ -342,3 +342,21 @@ def test_parameters_as_papermill_and_a_notebook_give_them():
 def test_a_wrong_parameter_is_named(parameters, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         training.check_parameters(parameters)
+
+
+# --- Speed
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's graph optimiser")
+def test_the_graph_optimiser_is_off_in_training_and_then_as_before(data):
+    """It adds up gradients in the order in which they are ready, and a seed fixes no run (benchmarks/repeat.py)."""
+    import tensorflow as tf
+
+    def is_off():
+        return bool(tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer"))
+
+    during = []
+    look = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: during.append(is_off()))
+    before = is_off()
+    training.fit(small_network(), data, quick(epochs=1), progress=False, callbacks=[look])
+    assert len(during) == 5 and all(during) and is_off() == before
