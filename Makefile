@@ -33,12 +33,13 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book test test-slow benchmark lint install lock clean
+.PHONY: help book test test-slow benchmark experiments lint install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
 	@echo "make test      run the tests, the quick ones first"
 	@echo "make test-slow compare with other backends and runtimes, after installing them (about 1 GB)"
+	@echo "make experiments GROUP=NAME   run the experiments of a group of book/experiments/grid.yaml that have not run yet"
 	@echo "make benchmark measure speed against plain PyTorch (an hour; BENCHMARK_FLAGS=--help says how to measure less)"
 	@echo "make lint      check the style of the code and of the notebooks"
 	@echo "make install   make the environment in .venv, and nothing else"
@@ -60,6 +61,11 @@ test-slow: .venv/compare.installed
 
 benchmark: .venv/compare.installed
 	.venv/bin/python benchmarks/run.py $(BENCHMARK_FLAGS)
+
+# DATA: the folder with CIFAR; RUNS: where the runs go (runs); JOBS: how many at a time; SNAKEMAKE_FLAGS: for Snakemake.
+experiments: install
+	.venv/bin/python book/experiments/batch.py $(GROUP) $(if $(DATA),--data-dir '$(DATA)') $(if $(RUNS),--runs '$(RUNS)') \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(SNAKEMAKE_FLAGS),-- $(SNAKEMAKE_FLAGS))
 
 lint: install
 	.venv/bin/ruff check .

@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import keras
@@ -87,6 +88,11 @@ _PROFILES = {
     "laptop": Recipe(
         "laptop", epochs=6, batch_size=128, learning_rate=0.4, weight_decay=5e-4, schedule="one_cycle", crop_padding=2
     ),
+    # The paper's questions on two cores: many runs of a few minutes, on a part of the training images.
+    "study": Recipe(
+        "study", epochs=4, batch_size=64, learning_rate=0.2, weight_decay=5e-4, schedule="one_cycle", crop_padding=2,
+        train_images=10_000,
+    ),
     "full": Recipe("full", epochs=205),
     "source": Recipe(
         "source", epochs=100, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, schedule="plateau",
@@ -103,8 +109,8 @@ def list_profiles():
 def recipe(profile, **changes):
     """The recipe of a profile, with changes.
 
-    `smoke` takes seconds and shows that everything works; `laptop` takes minutes on two cores; `full` is the paper's
-    recipe (section 4.1), for a GPU; `source` is the source document's.
+    `smoke` takes seconds and shows that everything works; `laptop` takes minutes on two cores; `study` is for many runs
+    side by side there; `full` is the paper's recipe (section 4.1), for a GPU; `source` is the source document's.
 
     Args:
         profile: one of `list_profiles()`.
@@ -339,7 +345,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.state_path = self.folder / "state.json"
 
     def restore(self, model):
-        """Load the last finished epoch into the compiled `model`; return how many epochs are done, 0 if none."""
+        """Load the last finished epoch into the compiled `model`; return how many epochs are done, 0 if none.
+
+        A damaged checkpoint is put aside, with a warning, and nothing is done yet. That of another run is refused.
+        """
         if not self.state_path.exists():
             return 0
         try:
@@ -352,23 +361,26 @@ class Checkpoint(keras.callbacks.Callback):
             weights, best = self.folder / state["weights"], self.folder / state["best"]
             sound = _digest(weights) == state["weights_sha256"] and _digest(best) == state["best_sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"the checkpoint in {self.folder} cannot be read ({error!r}); delete that folder to start again"
-            ) from error
+            return self._put_aside(f"cannot be read ({error!r})")
         if different:
             raise ValueError(
                 f"{self.folder} holds the checkpoint of another run ({'; '.join(different)}); "
                 "choose another output_dir, or delete that folder to start again"
             )
         if not sound:
-            raise ValueError(
-                f"the checkpoint in {self.folder} is damaged: its weights do not match their checksum; "
-                "delete that folder to start again"
-            )
+            return self._put_aside("is damaged: its weights do not match their checksum")
         model.optimizer.build(model.trainable_variables)
         model.load_weights(weights)
         self.history[:] = state["history"]
         return len(self.history)
+
+    def _put_aside(self, why):
+        number = 1
+        while (kept := self.folder.with_name(f"{self.folder.name}-damaged-{number}")).exists():
+            number += 1
+        self.folder.rename(kept)
+        warnings.warn(f"the checkpoint {why}. It is kept as {kept}; the run starts from its first epoch", stacklevel=4)
+        return 0
 
     def on_epoch_end(self, epoch, logs=None):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -479,14 +491,14 @@ class Progress(keras.callbacks.Callback):
         left = (now - self.started) / done * (self.steps * (self.epochs - self.epoch) - done)
         self._show(
             f"epoch {self.epoch + 1}/{self.epochs} [{'#' * filled}{'.' * (width - filled)}] {done}/{self.steps}"
-            f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  about {_duration(left)} left"
+            f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  about {duration(left)} left"
         )
 
     def on_train_end(self, logs=None):
         self._show(f"trained to epoch {self.epoch + 1} of {self.epochs}", end=True)
 
 
-def _duration(seconds):
+def duration(seconds):
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
@@ -545,7 +557,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         at the epoch's end, and `seconds` of training.
 
     Raises:
-        ValueError: a checkpoint that is damaged or belongs to other settings.
+        ValueError: a checkpoint that belongs to other settings. (A damaged one is put aside, with a warning.)
         FloatingPointError: the loss became infinite or not a number.
     """
     batches = Batches(dataset, recipe, seed)

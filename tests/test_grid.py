@@ -61,6 +61,18 @@ def test_every_row_of_the_source_document_is_there(grid):
     assert {run["profile"] for run in runs} == {"source"}
 
 
+def test_the_laptop_group_asks_the_questions_of_the_paper(grid):
+    runs = grid.read_grid(EXPERIMENTS / "grid.yaml")["laptop"].values()
+    depth = {(option(run, "modules", 1), option(run, "learning", "residual"), run.get("seed")) for run in runs}
+    assert depth >= {(m, rule, seed) for m in (1, 2, 4) for rule in ("residual", "naive") for seed in (0, 1)}
+    assert {option(run, "mask_activation", "mixed") for run in runs} == {"mixed", "channel", "spatial"}
+    assert {option(run, "mask_branch", "encoder_decoder") for run in runs} == {"encoder_decoder", "local"}
+    assert {option(run, "shortcut", True) for run in runs} == {True, False}
+    for name in ("attention_tiny", "resnet_tiny"):
+        assert {run.get("label_noise", 0.0) for run in runs if run["model"] == name} == {0.0, 0.1, 0.3, 0.5, 0.7}
+    assert {run["profile"] for run in runs} == {"study"} and {run["dataset"] for run in runs} == {"cifar10"}
+
+
 def test_a_name_stands_for_one_setting_in_all_groups(grid):
     named = {}
     for runs in grid.read_grid(EXPERIMENTS / "grid.yaml").values():

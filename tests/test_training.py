@@ -220,20 +220,29 @@ def test_a_finished_checkpoint_trains_no_further(data, tmp_path):
     assert error == first[-1]["validation_error"]
 
 
-def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(data, tmp_path):
+def test_a_checkpoint_of_other_settings_is_refused(data, tmp_path):
     training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
     with pytest.raises(ValueError, match="another run .*learning_rate: 0.1 there, 0.05 now"):
         training.fit(small_network(), data, quick(epochs=1, learning_rate=0.05), tmp_path, seed=5, progress=False)
     with pytest.raises(ValueError, match="seed: 5 there, 6 now"):
         training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=6, progress=False)
+
+
+def test_a_damaged_checkpoint_is_kept_aside_and_the_run_begins_anew(data, tmp_path):
+    model = small_network()
+    begun = model.get_weights()
+    first = training.fit(model, data, quick(epochs=1), tmp_path, seed=5, progress=False)
     state = tmp_path / "checkpoint" / "state.json"
     weights = tmp_path / "checkpoint" / json.loads(state.read_text())["weights"]
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="damaged.*delete that folder"):
-        training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
-    state.write_text("{")
-    with pytest.raises(ValueError, match="cannot be read"):
-        training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
+    for number, damage in ((1, "do not match their checksum"), (2, "cannot be read")):
+        again = small_network()
+        again.set_weights(begun)
+        with pytest.warns(UserWarning, match=f"{damage}.*checkpoint-damaged-{number}; .*first epoch"):
+            found = training.fit(again, data, quick(epochs=1), tmp_path, seed=5, progress=False)
+        assert without_times(found) == without_times(first)
+        assert (tmp_path / f"checkpoint-damaged-{number}" / "state.json").exists()
+        state.write_text("{")
 
 
 def test_a_run_that_diverges_says_so(data):

@@ -1,0 +1,233 @@
+"""Run a group of experiments: every run of it that has no record yet.
+
+    python book/experiments/batch.py laptop --data-dir DIR
+
+Snakemake starts the runs (`Snakefile`), each a papermill job on train.ipynb (`run.py`). Here stands what comes before
+and after: the grid is checked whole, a second batch on the same folder is refused, damaged records are put aside,
+progress is shown, and the runs that failed are listed at the end. A batch that was killed in any way is started again
+with the same command; it goes on where it was.
+
+What follows `--` is given to Snakemake: `-- --profile book/experiments/profiles/slurm` runs the batch on a cluster.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grid as grids
+import processes
+
+from ranet_lib import records, training
+
+HERE = Path(__file__).resolve().parent
+GRID = HERE / "grid.yaml"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s GROUP [options] [-- options for Snakemake]",
+    )  # fmt: skip
+    parser.add_argument("group", help="a group of the grid")
+    parser.add_argument("--grid", type=Path, default=GRID)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.add_argument("--data-dir", type=Path, help="folder with CIFAR; without it, CIFAR is downloaded once")
+    parser.add_argument("--jobs", type=int, help="runs at a time; by default one for each GPU, or one without GPUs")
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    own = arguments.index("--") if "--" in arguments else len(arguments)
+    asked, for_snakemake = parser.parse_args(arguments[:own]), arguments[own + 1 :]
+    if asked.jobs is not None and asked.jobs < 1:
+        parser.error(f"--jobs must be at least 1; received {asked.jobs}")
+    try:
+        runs = plan(asked.grid, asked.group, asked.data_dir and str(asked.data_dir.resolve()))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    folder = asked.runs.resolve()
+    held = processes.lock(folder / ".lock")
+    if held is None:
+        sys.exit(f"another batch is working in {folder}; wait for its end, or name another folder with --runs")
+    for name, parameters in runs.items():
+        put_aside(folder / name, training.check_parameters(parameters))
+    training.write_text(folder / ".plan.json", json.dumps(runs, indent=1))
+    gpus = len(processes.list_gpus())
+    jobs = asked.jobs or gpus or 1
+    with open(folder / "batch.log", "a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile"), "--directory", str(folder),
+                "--config", f"plan={folder / '.plan.json'}", "--cores", str(jobs), "--jobs", str(jobs),
+                "--resources", f"gpu={max(gpus, jobs)}", "--keep-going",
+                # The lock above is of a process and ends with it; Snakemake's is a file that a killed batch leaves.
+                "--nolock",
+                # A record is written whole or not at all: what is there is finished, even if its job was killed later.
+                "--ignore-incomplete", "--rerun-triggers", "mtime",
+                *for_snakemake,
+            ],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            preexec_fn=processes.end_with_parent, pass_fds=[held.fileno()],
+        )  # fmt: skip
+        try:
+            follow(process, folder, runs, jobs)
+        except KeyboardInterrupt:
+            print("\nstopping; the same command goes on from here", flush=True)
+            process.wait()
+    return report(folder, runs, process.returncode)
+
+
+def plan(path, group, data_dir=None):
+    """The runs of a group: `{name: parameters of train.ipynb}`.
+
+    Raises:
+        ValueError: a grid with a mistake in it (`grid.GridError`), or a group that it does not have.
+    """
+    groups = grids.read_grid(path)
+    if group not in groups:
+        raise ValueError(f"group must be one of {', '.join(groups)}; received {group!r}")
+    data = {} if data_dir is None else {"data_dir": data_dir}
+    return {
+        name: parameters | (data if parameters["dataset"].startswith("cifar") else {})
+        for name, parameters in groups[group].items()
+    }
+
+
+# --- Records -----------------------------------------------------------------------------------------------------
+
+
+def read(folder):
+    """The record of a run's folder, or None if there is none."""
+    try:
+        return records.read_record(folder / "record.json")
+    except FileNotFoundError:
+        return None
+
+
+def put_aside(folder, run):
+    """Make way for a new run where the folder has a record that is damaged, or that is of another run."""
+    try:
+        record = read(folder)
+    except ValueError as error:
+        kept = free(folder / "record.json.damaged")
+        (folder / "record.json").rename(kept)
+        print(f"{error}\n  kept as {kept.name}; the run is done again", flush=True)
+        return
+    if record is not None and (different := differences(record, run)):
+        kept = free(folder.with_name(f"{folder.name}.before"))
+        folder.rename(kept)
+        print(f"{folder.name} was run with {different}\n  kept as {kept.name}; the run is done again", flush=True)
+
+
+def differences(record, run):
+    """What tells the run of a record from `run`, as `training.check_parameters` returns it; "" if nothing does."""
+    there = {"model": record["model"]["name"], **record["model"]["options"], **record["recipe"]}
+    there |= {"seed": record["seed"], "label_noise": record["label_noise"]}
+    here = {"model": run["model"], **run["model_options"], **dataclasses.asdict(run["recipe"])}
+    here |= {"seed": run["seed"], "label_noise": run["label_noise"]}
+    # An option that is younger than the record had its default then.
+    names = [name for name in here if name in there or name not in run["model_options"]]
+    different = [name for name in names if there.get(name) != here[name]]
+    return ", ".join(f"{name} {there.get(name)!r}, not {here[name]!r}" for name in different)
+
+
+def free(path):
+    """`path` with the first number that is not taken: PATH-1, PATH-2, ..."""
+    number = 1
+    while (numbered := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return numbered
+
+
+# --- Progress ----------------------------------------------------------------------------------------------------
+
+
+def follow(process, folder, runs, jobs):
+    """Show how far the batch is until its process ends: in place on a terminal, else a line for each change."""
+    epochs = {name: training.check_parameters(parameters)["recipe"].epochs for name, parameters in runs.items()}
+    shown = ""
+    while True:
+        ended = process.poll() is not None
+        text, left = progress(folder, epochs, jobs)
+        if sys.stdout.isatty():
+            print(f"\r\033[K{text}{left}", end="\n" if ended else "", flush=True)
+        elif text != shown:
+            print(f"{time.strftime('%H:%M:%S')} {text}{left}", flush=True)
+        if ended:
+            return
+        shown = text
+        time.sleep(1)
+
+
+def progress(folder, epochs, jobs):
+    """What is done and what is going on, and how long the rest takes at the speed seen so far; two texts."""
+    done, working, paces, left = 0, [], [], {}
+    for name, total in epochs.items():
+        seconds = history(folder / name / "history.csv")
+        paces += seconds
+        if (folder / name / "record.json").exists():
+            done += 1
+            continue
+        left[name] = (total - len(seconds), statistics.median(seconds) if seconds else None)
+        if processes.locked(folder / name / ".lock"):
+            working.append(f"{name} ({len(seconds)}/{total} epochs)")
+    text = f"{done} of {len(epochs)} runs done" + "".join(f"; {run}" for run in working)
+    if not left or not paces:
+        return text, ""
+    usual = statistics.median(paces)
+    seconds = sum(count * (pace or usual) for count, pace in left.values()) / min(jobs, len(left))
+    return text, f"; about {training.duration(seconds)} left"
+
+
+def history(path):
+    """Seconds of each epoch that a run has finished."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [float(row["seconds"]) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+
+
+# --- The end -----------------------------------------------------------------------------------------------------
+
+
+def report(folder, runs, status):
+    """Say how the batch ended and list the runs that failed. Returns the exit status: 0 if every run is finished."""
+    failed, missing = [], []
+    for name in runs:
+        record = read(folder / name)
+        if record is not None and "failure" in record:
+            failed.append((name, record["failure"]))
+        elif record is None and (folder / name / "log.txt").exists():
+            failed.append((name, reason(folder / name)))
+        elif record is None:
+            missing.append(name)
+    print(f"{len(runs) - len(failed) - len(missing)} of {len(runs)} runs finished, in {folder}")
+    for name, why in failed:
+        print(f"FAILED {name}: {why}\n  see {folder / name / 'train.ipynb'} and {folder / name / 'log.txt'}")
+    if missing:
+        print(f"NOT RUN: {', '.join(missing)}")
+    if status and not failed or missing:
+        print(f"Snakemake ended with status {status}; see {folder / 'batch.log'}")
+    return 1 if failed or missing or status else 0
+
+
+def reason(folder):
+    """Why a run failed, in a line: the error of its executed notebook, or the last words of its log."""
+    try:
+        cells = json.loads((folder / "train.ipynb").read_text(encoding="utf-8"))["cells"]
+        for cell in cells:
+            for output in cell.get("outputs", ()):
+                if output["output_type"] == "error":
+                    return f"{output['ename']}: {output['evalue']}"
+    except (OSError, ValueError):
+        pass
+    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it left no word"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

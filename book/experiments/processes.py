@@ -1,0 +1,77 @@
+"""Processes and locks of a batch: what has to hold when any of them is killed."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def end_with_parent():
+    """Have Linux kill this process when its parent ends, however that ends. Elsewhere, do nothing."""
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+def lock(path):
+    """An open file that holds the lock of `path` until it is closed or its process ends; None if another holds it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def locked(path):
+    """Whether another process holds the lock of `path`."""
+    if not Path(path).exists():
+        return False
+    file = lock(path)
+    if file:
+        file.close()
+    return file is None
+
+
+def list_gpus():
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes; [] without any."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [str(number) for number, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+
+
+def take_gpus(count):
+    """Wait until `count` GPUs have no run on them, then let this process and its children see only those.
+
+    A GPU belongs to one run at a time on the whole machine. Returns the locks, to be kept while the run goes on;
+    [] on a machine without GPUs.
+    """
+    gpus = list_gpus()
+    if not gpus:
+        return []
+    if count > len(gpus):
+        raise ValueError(f"devices must be at most the {len(gpus)} GPUs of this machine; received {count}")
+    folder = Path(tempfile.gettempdir())
+    while True:
+        taken = {}
+        for gpu in gpus:
+            if len(taken) < count and (held := lock(folder / f"ranet-gpu-{gpu}.lock")):
+                taken[gpu] = held
+        if len(taken) == count:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(taken)
+            return list(taken.values())
+        for held in taken.values():
+            held.close()
+        time.sleep(1)

@@ -1,0 +1,278 @@
+"""A batch of experiments, run for real: Snakemake, papermill, training, and what is left when they are killed."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from runs import ROOT
+
+from ranet_lib import records
+
+EXPERIMENTS = ROOT / "book" / "experiments"
+
+# Small and quick, but each a real run: two epochs of 1,600 images of cluttered digits.
+SMALL = """
+    model: attention_tiny
+    model_options: {width: 0.25}
+    dataset: cluttered_digits
+    profile: smoke
+"""
+
+
+@pytest.fixture
+def batch(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import batch
+
+    return batch
+
+
+def command(folder, grid, *more, group="small"):
+    return [
+        sys.executable, str(EXPERIMENTS / "batch.py"), group, "--grid", str(grid), "--runs", str(folder), *more
+    ]  # fmt: skip
+
+
+def write_grid(path, *entries):
+    path.write_text("small:\n" + "".join(f"  - {entry.strip()}\n" for entry in entries), encoding="utf-8")
+    return path
+
+
+def entry(**parameters):
+    return SMALL + "".join(f"    {name}: {value}\n" for name, value in parameters.items())
+
+
+def wait_for(condition, seconds=400):
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.2)
+    return found
+
+
+# --- Quick: what needs no run ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["paper"], "group must be one of small; received 'paper'"),
+        (["small", "--jobs", "0"], "--jobs must be at least 1; received 0"),
+        (["small", "--grid", "missing.yaml"], "No such file or directory: 'missing.yaml'"),
+    ],
+)
+def test_a_wrong_command_is_refused(batch, tmp_path, capsys, words, message):
+    grid = write_grid(tmp_path / "grid.yaml", entry())
+    with pytest.raises(SystemExit) as ended:
+        batch.main(["--grid", str(grid), "--runs", str(tmp_path / "runs"), *words])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_batch_on_a_folder_is_refused(batch, tmp_path):
+    import processes
+
+    grid = write_grid(tmp_path / "grid.yaml", entry())
+    held = processes.lock(tmp_path / "runs" / ".lock")
+    with pytest.raises(SystemExit, match="another batch is working in .*runs; wait for its end"):
+        batch.main(["small", "--grid", str(grid), "--runs", str(tmp_path / "runs")])
+    held.close()
+    assert os.listdir(tmp_path / "runs") == [".lock"]
+
+
+def test_a_gpu_has_one_run_at_a_time(batch, tmp_path, monkeypatch):
+    import processes
+
+    monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert processes.take_gpus(1) == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    with pytest.raises(ValueError, match="devices must be at most the 3 GPUs of this machine; received 4"):
+        processes.take_gpus(4)
+    first = processes.take_gpus(2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,5"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    second = processes.take_gpus(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: first.pop().close() if first else None)
+    third = processes.take_gpus(1)  # waits until one of the first two is free
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    for held in (*second, *third):
+        held.close()
+
+
+# --- Slow: a batch, and everything that can happen to it ---------------------------------------------------------
+
+
+def start(folder, grid, *more):
+    return subprocess.Popen(
+        command(folder, grid, *more), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def process_tree():
+    """Every process that has not ended: `{id: (id of its parent, its command)}`."""
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                state, parent = file.read().rpartition(")")[2].split()[:2]
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                words = file.read().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if state != "Z":
+            found[int(name)] = int(parent), words
+    return found
+
+
+def descendants(process):
+    tree, found = process_tree(), [process]
+    for one in found:
+        found += [child for child, (parent, _) in tree.items() if parent == one]
+    return found[1:]
+
+
+def papermill_of(run):
+    for process, (_, words) in process_tree().items():
+        if "-m papermill" in words and f"{run}/train.ipynb" in words:
+            return process
+
+
+def kernel_of(run):
+    papermill, tree = papermill_of(run), process_tree()
+    return next((p for p, (parent, words) in tree.items() if parent == papermill and "ipykernel" in words), None)
+
+
+def in_training(folder, but=()):
+    """The folder of a run that is in the middle of training: one epoch is kept, and there is no record."""
+    for run in sorted(set(folder.glob("*-seed*")) - set(but)):
+        if (run / "checkpoint" / "state.json").exists() and not (run / "record.json").exists() and kernel_of(run):
+            return run
+
+
+def finished(folder):
+    return {path.parent.name: path.read_bytes() for path in folder.glob("*/record.json")}
+
+
+class Story:
+    """A batch of 12 runs, two at a time, to which everything happens at once."""
+
+    def __init__(self, folder):
+        self.folder = folder / "runs"
+        self.grid = write_grid(folder / "grid.yaml", entry(seed=[*range(11)]), entry(seed=11, learning_rate=1e30))
+        batch = start(self.folder, self.grid, "--jobs", "2")
+        try:
+            wait_for(lambda: (self.folder / ".plan.json").exists())
+            self.second = subprocess.run(command(self.folder, self.grid), cwd=ROOT, capture_output=True, text=True)
+
+            self.without_kernel = wait_for(lambda: in_training(self.folder))
+            os.kill(kernel_of(self.without_kernel), signal.SIGKILL)
+            self.without_papermill = wait_for(lambda: in_training(self.folder, [self.without_kernel]))
+            orphan = kernel_of(self.without_papermill)
+            os.kill(papermill_of(self.without_papermill), signal.SIGKILL)
+            wait_for(lambda: orphan not in process_tree(), 60)
+
+            wait_for(lambda: len(finished(self.folder)) >= 5)
+            self.damaged_checkpoint = wait_for(lambda: in_training(self.folder))
+            workers = descendants(batch.pid)
+            assert any("ipykernel" in process_tree().get(worker, (0, ""))[1] for worker in workers)
+            batch.kill()
+            wait_for(lambda: not set(workers) & set(process_tree()), 60)
+        finally:
+            batch.kill()
+            batch.communicate()
+        self.before = finished(self.folder)
+        self.damaged_record = min(self.before)
+        path = self.folder / self.damaged_record / "record.json"
+        path.write_bytes(self.before[self.damaged_record][:-100])
+        weights = next((self.damaged_checkpoint / "checkpoint").glob("*.weights.h5"))
+        weights.write_bytes(weights.read_bytes()[:-100])
+
+        again = start(self.folder, self.grid, "--jobs", "2")
+        self.output = again.communicate(timeout=900)[0]
+        self.status = again.returncode
+        self.after = finished(self.folder)
+
+    def log(self, name):
+        return (self.folder / name / "log.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    return Story(tmp_path_factory.mktemp("story"))
+
+
+@pytest.mark.slow
+def test_a_killed_batch_completes_when_started_again(story):
+    assert len(story.after) == 12
+    failed = {name for name in story.after if "failure" in records.read_record(story.folder / name / "record.json")}
+    assert len(failed) == 1 and not [path for path in story.folder.glob("*/.*-*")]  # nothing half-written
+    assert story.status == 1 and "11 of 12 runs finished" in story.output
+    (name,) = failed
+    assert re.search(rf"FAILED {name}: training diverged in epoch 1: the loss is nan", story.output)
+
+
+@pytest.mark.slow
+def test_no_finished_run_is_touched_or_run_again(story):
+    kept = {name: content for name, content in story.before.items() if name != story.damaged_record}
+    assert len(kept) >= 4 and kept == {name: story.after[name] for name in kept}
+    for name in story.after:
+        rest = story.log(name).partition("and a record")[2]
+        assert ("starts with" in rest) == (name == story.damaged_record), name
+
+
+@pytest.mark.slow
+def test_a_second_batch_was_refused_while_the_first_ran(story):
+    assert story.second.returncode == 1 and "another batch is working in" in story.second.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["kernel", "papermill"])
+def test_a_run_that_loses_a_process_is_tried_again_and_goes_on(story, part):
+    run = getattr(story, f"without_{part}")
+    log = story.log(run.name)
+    assert log.count("starts with") >= 2 and "and no record" in log
+    assert (run / "attempt-1.ipynb").exists()
+    assert len(records.read_record(run / "record.json")["history"]) == 2
+
+
+@pytest.mark.slow
+def test_a_damaged_record_or_checkpoint_is_kept_aside_and_the_run_done_again(story):
+    run = story.folder / story.damaged_record
+    assert f"{run / 'record.json'}: " in story.output and "the run is done again" in story.output
+    assert (run / "record.json.damaged-1").read_bytes() == story.before[run.name][:-100]
+    one, two = (json.loads(text) for text in (story.before[run.name], story.after[run.name]))
+    assert records.result_digest(one) == records.result_digest(two)
+    assert (story.damaged_checkpoint / "checkpoint-damaged-1").is_dir()
+    assert "is damaged: its weights do not match" in (story.damaged_checkpoint / "train.ipynb").read_text()
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_the_run_but_leaves_nothing_half_written(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = ["-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
+    if os.geteuid() or not shutil.which("mount") or subprocess.run(["mount", *size]).returncode:
+        pytest.skip("needs root and a system that lets it mount a small disk")
+    try:
+        grid = write_grid(tmp_path / "grid.yaml", entry())
+        full = start(disk, grid)
+        output = full.communicate(timeout=600)[0]
+        assert full.returncode == 1 and "No space left on device" in output
+        assert not list(disk.glob("*/record.json")) and not list(disk.glob("*/*.weights.h5"))
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        again = start(disk, grid)
+        output = again.communicate(timeout=600)[0]
+        assert again.returncode == 0 and "1 of 1 runs finished" in output, output
+        assert [records.read_record(path) for path in disk.glob("*/record.json")]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
