@@ -18,7 +18,7 @@ from ranet_lib import models
 FAMILY = ("attention_56", "attention_92", "attention_128", "attention_164", "attention_236", "attention_452")
 #: For each question the points, and what the cost is set against: a number for each point, and its name.
 QUESTIONS = {
-    "depth": ([{"network": name} for name in FAMILY], "MFLOP per image"),
+    "depth": (None, "MFLOP per image"),  # the networks are asked for
     "batch size": ([{"batch_size": size} for size in (8, 16, 32, 64, 128)], "images per step"),
     "image size": ([{"image_size": size} for size in (16, 32, 48, 64, 96)], "pixels per image"),
 }
@@ -39,6 +39,7 @@ def line(sizes, costs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
+    parser.add_argument("--networks", nargs="+", choices=FAMILY, default=FAMILY, help="for the question of depth")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
@@ -48,6 +49,8 @@ def main():
     results = []
     for question in asked.questions:
         points, unit = QUESTIONS[question]
+        if question == "depth":
+            points = [{"network": name} for name in asked.networks]
         found = run.compare(
             [
                 {

@@ -88,7 +88,7 @@ def test_a_name_stands_for_one_setting_in_all_groups(grid):
         ("{learning: naive}", "{learning: naiv}", "learning must be one of 'residual', 'naive'; received 'naiv'"),
         ("[0.1, 0.3, 0.5, 0.7]", "[0.1, 1.3]", "label_noise must be a number at least 0 and at most 1; received 1.3"),
         ("seed: [0, 1, 2]", "seed: zero", "'zero' is not valid under any of the given schemas"),
-        ("{mask_branch: local}", "{mask_branch: local", "not YAML:"),
+        ("options: {mask_branch: local}", "options: {mask_branch: local", "not YAML:"),
         ("dataset: [cifar10, cifar100]", "model: attention_56", "'model' is given twice"),
         ("paper:", "source:", "'source' is given twice"),
         ("{dropout: 0},", "{dropout: 0}, {dropout: 0},", "has the run source_attention_56-cifar100-source-seed0-"),
@@ -101,6 +101,9 @@ def test_a_slip_is_refused_with_its_line(grid, tmp_path, before, after, message)
     with pytest.raises(grid.GridError) as refused:
         grid.read_grid(path)
     place, _, found = str(refused.value).partition(": ")
-    assert message in found and place.startswith(f"{path}, line ")
-    named = int(place.rpartition(" ")[2])
-    assert line - 1 <= named <= line + (1 if "not YAML" in message else 0) or "twice" in found or "has the run" in found
+    assert message in found
+    if "has the run" in message:  # the entry as a whole
+        line = TEXT[: TEXT.rindex("  - model:", 0, TEXT.index(before))].count("\n") + 1
+    elif "not YAML" in message:  # a parser sees a missing bracket at the next name
+        line += 1
+    assert place == f"{path}, line {line}"

@@ -84,14 +84,22 @@ def _plain(node, where, lines, path):
 def _runs(group, entries, wrong):
     runs, first = {}, {}
     for index, entry in enumerate(entries):
-        choices = {name: value if isinstance(value, list) else [value] for name, value in entry.items()}
-        for values in itertools.product(*choices.values()):
-            parameters = dict(zip(choices, values))
+        # Each value with its place, to name the line of a wrong one.
+        choices = [
+            [(name, one, (place,)) for place, one in enumerate(value)] if isinstance(value, list)
+            else [(name, value, ())]
+            for name, value in entry.items()
+        ]  # fmt: skip
+        for chosen in itertools.product(*choices):
+            parameters = {name: value for name, value, _ in chosen}
             try:
                 name = training.run_name(training.check_parameters(parameters))
             except ValueError as error:
-                blamed = [key for key in parameters if key in str(error).split(" ")[0:3]]
-                raise wrong((group, index, *blamed[:1]), str(error)) from None
+                said = str(error).split()[:3]
+                for parameter, value, place in chosen:
+                    if parameter in said or isinstance(value, dict) and set(said) & set(value):
+                        raise wrong((group, index, parameter, *place), str(error)) from None
+                raise wrong((group, index), str(error)) from None
             if name in runs:
                 raise wrong((group, index), f"group {group!r} has the run {name} in entry {first[name]} already")
             runs[name], first[name] = parameters, index + 1

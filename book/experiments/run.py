@@ -67,7 +67,7 @@ def keep(executed):
 
 
 def tell(log, text):
-    log.write(f"[{datetime.datetime.now().isoformat(' ', 'seconds')}] {text}\n")
+    log.write(f"[{datetime.datetime.now().isoformat(' ', 'milliseconds')}] {text}\n")
     log.flush()
 
 
