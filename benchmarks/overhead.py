@@ -9,19 +9,19 @@ The two take turns.
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 
 import run
 
-ROOT = Path(__file__).resolve().parents[1]
-TRAIN = ROOT / "book" / "experiments" / "train.ipynb"
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "book" / "experiments"
+sys.path.append(str(EXPERIMENTS))
+import batch as batches  # noqa: E402
+
 GRID = """
 small:
   - model: attention_tiny
@@ -33,8 +33,8 @@ small:
 
 def plain(folder, seeds):
     """Seconds of each run as a plain script."""
-    cells = [cell for cell in json.loads(TRAIN.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    sources = ["".join(cell["source"]) for cell in cells]
+    cells = json.loads((EXPERIMENTS / "train.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     seconds = []
     for seed in seeds:
         script = folder / f"plain-{seed}.py"
@@ -50,18 +50,12 @@ def batch(folder, seeds):
     """Seconds of each run in a batch, and of the batch around them."""
     grid = folder / "grid.yaml"
     grid.write_text(GRID.format(seeds=", ".join(map(str, seeds))), encoding="utf-8")
-    command = [sys.executable, str(TRAIN.parent / "batch.py"), "small", "--grid", str(grid)]
+    command = [sys.executable, str(EXPERIMENTS / "batch.py"), "small", "--grid", str(grid)]
     command += ["--runs", str(folder / "runs")]
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     total = time.perf_counter() - started
-    seconds = []
-    for log in sorted((folder / "runs").glob("*/log.txt")):
-        begin, end = (
-            datetime.fromisoformat(stamp)
-            for stamp in re.findall(r"^\[(.*?)\] (?:starts|ended)", log.read_text(encoding="utf-8"), re.MULTILINE)
-        )
-        seconds.append((end - begin).total_seconds())
+    seconds = [batches.durations(log)[0] for log in (folder / "runs").glob("*/log.txt")]
     return seconds, total - sum(seconds)
 
 

@@ -13,7 +13,9 @@ What follows `--` is given to Snakemake: `-- --profile book/experiments/profiles
 import argparse
 import csv
 import dataclasses
+import datetime
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -164,12 +166,13 @@ def follow(process, folder, runs, jobs):
 
 def progress(folder, epochs, jobs):
     """What is done and what is going on, and how long the rest takes at the speed seen so far; two texts."""
-    done, working, paces, left = 0, [], [], {}
+    done, working, paces, extras, left = 0, [], [], [], {}
     for name, total in epochs.items():
         seconds = history(folder / name / "history.csv")
         paces += seconds
         if (folder / name / "record.json").exists():
             done += 1
+            extras += [duration - sum(seconds) for duration in durations(folder / name / "log.txt")[:1]]
             continue
         left[name] = (total - len(seconds), statistics.median(seconds) if seconds else None)
         if processes.locked(folder / name / ".lock"):
@@ -177,9 +180,23 @@ def progress(folder, epochs, jobs):
     text = f"{done} of {len(epochs)} runs done" + "".join(f"; {run}" for run in working)
     if not left or not paces:
         return text, ""
-    usual = statistics.median(paces)
-    seconds = sum(count * (pace or usual) for count, pace in left.values()) / min(jobs, len(left))
+    usual, extra = statistics.median(paces), statistics.median(extras or [0])
+    seconds = sum(count * (pace or usual) + extra for count, pace in left.values()) / min(jobs, len(left))
     return text, f"; about {training.duration(seconds)} left"
+
+
+def durations(log):
+    """Seconds of each attempt that a run's log tells of from its start to its end."""
+    try:
+        lines = re.findall(r"^\[(.{23})\] (starts|ended)", log.read_text(encoding="utf-8", errors="replace"), re.M)
+    except FileNotFoundError:
+        return []
+    times = [(datetime.datetime.fromisoformat(stamp), word) for stamp, word in lines]
+    return [
+        (end - begin).total_seconds()
+        for (begin, first), (end, second) in zip(times, times[1:])
+        if (first, second) == ("starts", "ended")
+    ]
 
 
 def history(path):

@@ -9,6 +9,7 @@ and what is wrong is named with its line.
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -74,6 +75,8 @@ def _plain(node, where, lines, path):
         return values
     if isinstance(node, yaml.SequenceNode):
         return [_plain(value, (*where, index), lines, path) for index, value in enumerate(node.value)]
+    if node.style is None and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", node.value):
+        return float(node.value)  # 1e-4 is a text for YAML 1.1, which PyYAML reads, and a number for everyone else
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)

@@ -1,4 +1,4 @@
-"""One run of a batch: papermill on train.ipynb, ended when the batch ends.
+"""One run of a batch: train.ipynb by papermill, in a process that ends when the batch ends.
 
     python book/experiments/run.py FOLDER PARAMETERS
 
@@ -10,11 +10,11 @@ of train.ipynb, as JSON. The exit status is 0 exactly when there is a record.
 import datetime
 import json
 import os
-import subprocess
 import sys
-import time
+import traceback
 from pathlib import Path
 
+import papermill
 import processes
 
 from ranet_lib import records
@@ -23,38 +23,33 @@ TRAIN = Path(__file__).resolve().parent / "train.ipynb"
 
 
 def main(folder, parameters):
-    parent = os.getppid()
     processes.end_with_parent()
     folder = Path(folder).resolve()
     held = processes.lock(folder / ".lock")
     if held is None:
         sys.exit(f"{folder} is being worked on by another process")
-    parameters = json.loads(parameters) | {"output_dir": str(folder)}
-    executed = folder / "train.ipynb"
-    keep(executed)
     with open(folder / "log.txt", "a", encoding="utf-8") as log:
-        tell(log, f"starts with {json.dumps(parameters)}")
-        gpus = processes.take_gpus(parameters.get("devices") or 1)
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "papermill", str(TRAIN), str(executed), "--no-progress-bar",
-                "--parameters_yaml", json.dumps(parameters),
-            ],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=processes.end_with_parent,
-        )  # fmt: skip
-        while process.poll() is None:
-            if os.getppid() != parent:  # where the system does not end this process with its parent
-                process.kill()
-            time.sleep(0.2)
+        for stream in (sys.stdout, sys.stderr):  # of the kernel too, which inherits them
+            os.dup2(log.fileno(), stream.fileno())
+        tell("starts with", parameters)
+        keep(folder / "train.ipynb")
+        try:
+            parameters = json.loads(parameters)
+            gpus = processes.take_gpus(parameters.get("devices") or 1)
+            papermill.execute_notebook(
+                str(TRAIN), str(folder / "train.ipynb"), parameters | {"output_dir": str(folder)}, progress_bar=False
+            )
+            for gpu in gpus:
+                gpu.close()
+        except Exception:
+            traceback.print_exc()
         try:
             records.read_record(folder / "record.json")
         except (OSError, ValueError) as error:
-            tell(log, f"ended with status {process.returncode} and no record: {error}")
+            tell("ended without a record:", error)
             return 1
-        tell(log, f"ended with status {process.returncode} and a record")
-    for gpu in gpus:
-        gpu.close()
-    return 0
+        tell("ended with a record")
+        return 0
 
 
 def keep(executed):
@@ -66,9 +61,8 @@ def keep(executed):
         executed.rename(kept)
 
 
-def tell(log, text):
-    log.write(f"[{datetime.datetime.now().isoformat(' ', 'milliseconds')}] {text}\n")
-    log.flush()
+def tell(*words):
+    print(f"[{datetime.datetime.now().isoformat(' ', 'milliseconds')}]", *words, flush=True)
 
 
 if __name__ == "__main__":
