@@ -18,8 +18,8 @@ EXPERIMENTS = ROOT / "book" / "experiments"
 
 # Small and quick, but each a real run: two epochs of 1,600 images of cluttered digits.
 SMALL = """
-    model: attention_tiny
-    model_options: {width: 0.25}
+    model: resnet_tiny
+    model_options: {width: 0.5}
     dataset: cluttered_digits
     profile: smoke
 """
