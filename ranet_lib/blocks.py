@@ -113,14 +113,35 @@ def apply_checkpointed(chain, inputs, training=None):
     def pure(inputs, *values):  # so that the moving averages, too, change once only
         with keras.StatelessScope(list(zip(weights, values, strict=True))) as scope:
             outputs = apply_chain(chain, inputs, training)
-        return outputs, [scope.get_current_value(average) for average in averages]
+        return [outputs, *(scope.get_current_value(average) for average in averages)]
 
     # Copies of the averages, because PyTorch changes them in place before its backward pass.
     values = (ops.convert_to_tensor(weight) if weight.trainable else ops.copy(weight) for weight in weights)
-    outputs, changed = keras.remat(pure)(inputs, *values)
+    outputs, *changed = _computed_again(pure)(inputs, *values)
     for average, value in zip(averages, changed, strict=True):
         average.assign(ops.stop_gradient(value))
     return outputs
+
+
+def _computed_again(function):
+    """`keras.remat`. On TensorFlow that would look through the whole network so far for each unit while it traces."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.remat(function)
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def remembered(*inputs):
+        def gradients(*of_outputs):
+            with tf.control_dependencies(of_outputs):  # not before they are needed
+                again = [tf.identity(value) for value in inputs]
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                outputs = function(*again)
+            return tape.gradient(outputs, again, of_outputs, unconnected_gradients="zero")
+
+        return function(*inputs), gradients
+
+    return remembered
 
 
 @register
