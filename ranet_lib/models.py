@@ -208,7 +208,9 @@ def check_options(name, options):
         if option not in OPTIONS:
             allowed = "; ".join(f"{key}: {text}" for key, text in OPTIONS.items())
             raise ValueError(f"unknown option {option!r} of {name}; the options are: {allowed}")
-        if option not in ("width", "dropout", "checkpointing") and not any(spec.modules):
+        # A default is let through: what this returns can be given to `create_model` again.
+        default = option in DEFAULT_OPTIONS and options[option] == DEFAULT_OPTIONS[option]
+        if option not in ("width", "dropout", "checkpointing") and not any(spec.modules) and not default:
             raise ValueError(f"{name} has no attention modules, so the option {option!r} means nothing there")
     resolved = DEFAULT_OPTIONS | options
     checks.choice("learning", resolved["learning"], blocks.LEARNING_RULES)

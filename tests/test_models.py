@@ -275,6 +275,12 @@ def test_the_summary_fits_on_a_screen(name):
     assert len(lines) <= 40 and max(map(len, lines)) <= 100
 
 
+@pytest.mark.parametrize("name", models.list_models())
+def test_what_check_options_returns_is_taken_again(name):
+    resolved = models.check_options(name, {})
+    assert models.check_options(name, resolved) == resolved
+
+
 @pytest.mark.parametrize(
     "arguments, options, message",
     [
