@@ -21,12 +21,19 @@ NETWORKS = ("attention_56", "attention_92", "attention_164", "resnet_164")
 SYSTEMS = {
     "training": (
         "keras-tensorflow", "keras-jax", "keras-torch", "torch-eager", "torch-channels_last", "torch-compiled",
+        "matrix-product", "memory-copy",
     ),
     "inference": (
         "keras-tensorflow", "keras-jax", "keras-torch", "torch-eager", "torch-channels_last", "torch-compiled",
-        "onnxruntime",
+        "onnxruntime", "matrix-product", "memory-copy",
     ),
 }  # fmt: skip
+#: What the machine can do at most: one step of these systems is so many FLOPs, or so many bytes read or written.
+LIMITS = {"matrix-product": 2 * 4096**3, "memory-copy": 2 * 2**28}
+MEASURES = {"matrix-product": "flops_per_second", "memory-copy": "bytes_per_second"}
+#: How often each activation goes through memory at least: written and read; in training also read, its gradient
+#: written and read.
+TRIPS = {"training": 5, "inference": 2}
 PRECISIONS = ("float32", "tf32", "mixed_bfloat16")
 
 
@@ -62,7 +69,8 @@ class Worker:
         self.steps = max(1, round(2 * seconds / self.take(2)))
 
     def measure(self):
-        self.speeds.append(self.asked["batch_size"] * self.steps / self.take(self.steps))
+        work = LIMITS.get(self.asked["system"], self.asked["batch_size"])
+        self.speeds.append(work * self.steps / self.take(self.steps))
 
     def close(self):
         self.process.stdin.close()
@@ -74,7 +82,7 @@ class Worker:
             **self.asked,
             "seconds_of_import": round(self.imported, 2),
             "seconds_to_first_step": round(self.first_step, 2),
-            "images_per_second": [float(f"{speed:.4g}") for speed in self.speeds],
+            MEASURES.get(self.asked["system"], "images_per_second"): [float(f"{speed:.4g}") for speed in self.speeds],
             "peak_memory": self.memory,
         }
 
@@ -97,11 +105,44 @@ def compare(points, repeats, seconds, quiet):
     return [worker.result() for worker in workers]
 
 
+def add_shares(results):
+    """Add to each system the cost of an image, and which share of what the machine can do its speed is.
+
+    `flops_per_image` counts the convolutions and dense layers, in training three times: forward, and the gradients for
+    inputs and for weights. `bytes_per_image` is the least that must go through memory: see `TRIPS`. A network that is
+    limited by one of the two cannot be quicker than a share of 1 of it.
+    """
+    from ranet_lib import models
+
+    limits = {name: [r[name] for r in results if name in r] for name in MEASURES.values()}
+    for result in results:
+        if "images_per_second" not in result:
+            continue
+        network = models.describe(result["network"])
+        size = 2 if result["precision"].startswith("mixed") else 4
+        costs = {
+            "flops": network["flops"] * (3 if result["task"] == "training" else 1),
+            "bytes": network["activations"] * size * TRIPS[result["task"]],
+        }
+        for name, cost in costs.items():
+            result[f"{name}_per_image"] = cost
+            for turns in limits[f"{name}_per_second"]:
+                used = cost * statistics.median(result["images_per_second"])
+                result[f"share_of_{name}"] = float(f"{used / statistics.median(turns):.3g}")
+
+
 def table(results):
     """The results as lines of text, each group of systems with its ratios to the best plain PyTorch."""
-    titles = ("task", "network", "precision", "system", "images/s", "spread", "of PyTorch", "first step", "memory")
-    rows = []
+    titles = (
+        "task", "network", "precision", "system", "images/s", "spread", "of PyTorch", "of peak", "of bandwidth",
+        "first step", "memory",
+    )  # fmt: skip
+    rows, lines = [], []
     for result in results:
+        if "images_per_second" not in result:
+            name = MEASURES[result["system"]]
+            lines.append(f"{result['system']}: {statistics.median(result[name]) / 1e9:.1f} G{name.partition('_')[0]}/s")
+            continue
         speeds = result["images_per_second"]
         same = [
             statistics.median(other["images_per_second"])
@@ -114,10 +155,12 @@ def table(results):
         rows.append((
             result["task"], result["network"], result["precision"], result["system"], f"{median:.0f}",
             f"{min(speeds):.0f} to {max(speeds):.0f}", f"{median / max(same):.2f}" if same else "",
+            *(f"{result[share]:.0%}" if share in result else "" for share in ("share_of_flops", "share_of_bytes")),
             f"{result['seconds_to_first_step']:.1f} s", f"{result['peak_memory'] / 2**20:.0f} MiB",
         ))  # fmt: skip
     widths = [max(map(len, column)) for column in zip(titles, *rows)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in [titles, *rows])
+    lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in [titles, *rows]]
+    return "\n".join(lines)
 
 
 def versions():
@@ -185,6 +228,7 @@ def main():
                     for system in SYSTEMS[task] if system in asked.systems
                 ]  # fmt: skip
                 found = compare(points, asked.repeats, asked.seconds, not asked.verbose)
+                add_shares(found)
                 print(table(found), end="\n\n", flush=True)
                 results += found
     if asked.output:

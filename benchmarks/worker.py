@@ -189,6 +189,28 @@ def onnxruntime_task(asked):
         answer(lambda: session.run(None, {name: x}), started)
 
 
+# --- What the machine can do at most ------------------------------------------------------------------------------
+
+
+def limit_task(asked):
+    """A product of large matrices, or a copy of an array too large for any cache; see `LIMITS` of run.py."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if asked["precision"] == "tf32":
+        torch.set_float32_matmul_precision("high")
+    kind = torch.bfloat16 if asked["precision"] == "mixed_bfloat16" else torch.float32
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    tell(imported=time.perf_counter() - BEGAN)
+    started = time.perf_counter()
+    if asked["system"] == "matrix-product":
+        one, two, product = (torch.ones(4096, 4096, dtype=kind, device=device) for _ in range(3))
+        answer(lambda: (torch.mm(one, two, out=product), wait()), started)
+    else:
+        source, target = (torch.ones(2**28, dtype=torch.uint8, device=device) for _ in range(2))
+        answer(lambda: (target.copy_(source), wait()), started)
+
+
 def peak_memory():
     """Bytes of memory that this process has held at most."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -208,6 +230,8 @@ if __name__ == "__main__":
         keras_training(asked) if asked["task"] == "training" else keras_inference(asked)
     elif asked["system"] == "onnxruntime":
         onnxruntime_task(asked)
+    elif asked["system"] in ("matrix-product", "memory-copy"):
+        limit_task(asked)
     else:
         os.environ["KERAS_BACKEND"] = "torch"  # nothing of TensorFlow in the memory that is measured
         torch_task(asked)

@@ -269,7 +269,7 @@ def test_a_full_disk_costs_the_run_but_leaves_nothing_half_written(tmp_path):
         grid = write_grid(tmp_path / "grid.yaml", entry())
         full = start(disk, grid)
         output = full.communicate(timeout=600)[0]
-        assert full.returncode == 1 and "No space left on device" in output
+        assert full.returncode == 1 and f"The disk of {disk} is full" in output and "0 of 1 runs finished" in output
         assert not list(disk.glob("*/record.json")) and not list(disk.glob("*/*.weights.h5"))
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         again = start(disk, grid)

@@ -11,6 +11,7 @@ from runs import ROOT
 
 from ranet_lib import blocks, models
 
+LIMITS = [("matrix-product", "flops"), ("memory-copy", "bytes")]
 RUN = ROOT / "benchmarks" / "run.py"
 
 
@@ -42,21 +43,31 @@ def test_plain_torch_is_the_same_network(name, training, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_measures_and_keeps_the_results(tmp_path):
+@pytest.mark.parametrize(
+    "task, systems",
+    [
+        ("training", ["keras-tensorflow", "torch-channels_last"]),
+        ("inference", ["keras-tensorflow", "torch-channels_last", "onnxruntime", "matrix-product", "memory-copy"]),
+    ],
+)
+def test_the_command_measures_and_keeps_the_results(tmp_path, task, systems):
     output = tmp_path / "speed.json"
     done = run(
-        "--networks", "attention_56", "--systems", "keras-tensorflow", "torch-channels_last", "onnxruntime",
+        "--tasks", task, "--networks", "attention_56", "--systems", *systems,
         "--batch-size", 8, "--repeats", 2, "--seconds", 0.5, "--output", output,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads(output.read_text())
-    found = {(result["task"], result["system"]): result for result in record["results"]}
-    systems = "keras-tensorflow", "torch-channels_last"
-    both = {(task, system) for task in ("training", "inference") for system in systems}
-    assert set(found) == both | {("inference", "onnxruntime")}
+    found = {result["system"]: result for result in record["results"]}
+    assert set(found) == set(systems)
+    limits = {unit: found.pop(name)[f"{unit}_per_second"] for name, unit in LIMITS if name in found}
     for result in found.values():
         assert len(result["images_per_second"]) == 2 and min(result["images_per_second"]) > 0
         assert result["seconds_to_first_step"] > 0 and result["peak_memory"] > 1e8
+        for unit, turns in limits.items():
+            used = result[f"{unit}_per_image"] * np.median(result["images_per_second"])
+            assert 0 < result[f"share_of_{unit}"] == pytest.approx(used / np.median(turns), rel=0.01)
+            assert result[f"share_of_{unit}"] < 2
     assert record["environment"]["device"] and "torch" in record["environment"]["versions"]
     assert "keras-tensorflow" in done.stdout and "of PyTorch" in done.stdout
 

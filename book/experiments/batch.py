@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -227,6 +228,8 @@ def report(folder, runs, status):
         print(f"FAILED {name}: {why}\n  see {folder / name / 'train.ipynb'} and {folder / name / 'log.txt'}")
     if missing:
         print(f"NOT RUN: {', '.join(missing)}")
+    if shutil.disk_usage(folder).free < 2**20:
+        print(f"The disk of {folder} is full: make room there, and start the batch again")
     if status and not failed or missing:
         print(f"Snakemake ended with status {status}; see {folder / 'batch.log'}")
     return 1 if failed or missing or status else 0
@@ -242,8 +245,9 @@ def reason(folder):
                     return f"{output['ename']}: {output['evalue']}"
     except (OSError, ValueError):
         pass
-    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it left no word"
+    log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip()
+    named = re.findall(r"^[\w.]+(?:Error|Exception|Interrupt)\b.*", log, re.MULTILINE)
+    return (named or log.splitlines() or ["it left no word"])[-1].strip()
 
 
 if __name__ == "__main__":
