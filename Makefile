@@ -23,7 +23,7 @@ endif
 
 # What a chapter imports or reads, and what the pages are made of. Folders count: they change when a file is removed.
 # (book/. is the folder; plain book is the target below.)
-IMPORTED := $(shell find ranet_lib $(wildcard book/results) -not -path '*__pycache__*')
+IMPORTED := $(wildcard book/experiments/grid.*) $(shell find ranet_lib $(wildcard book/results) -not -path '*__pycache__*')
 PAGES := _config.yml _toc.yml $(shell find book/. -not -path '*__pycache__*' -not -path '*.ipynb_checkpoints*')
 
 # Keras takes its backend from here, in the chapters and in the tests.
@@ -33,13 +33,14 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book test test-slow benchmark experiments lint install lock clean
+.PHONY: help book test test-slow benchmark experiments results lint install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
 	@echo "make test      run the tests, the quick ones first"
 	@echo "make test-slow compare with other backends and runtimes, after installing them (about 1 GB)"
 	@echo "make experiments GROUP=NAME   run the experiments of a group of book/experiments/grid.yaml that have not run yet"
+	@echo "make results   take the records of finished runs into book/results, and print the table (RUNS=folder: not runs)"
 	@echo "make benchmark measure speed against plain PyTorch (an hour; BENCHMARK_FLAGS=--help says how to measure less)"
 	@echo "make lint      check the style of the code and of the notebooks"
 	@echo "make install   make the environment in .venv, and nothing else"
@@ -66,6 +67,9 @@ benchmark: .venv/compare.installed
 experiments: install
 	.venv/bin/python book/experiments/batch.py $(GROUP) $(if $(DATA),--data-dir '$(DATA)') $(if $(RUNS),--runs '$(RUNS)') \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(SNAKEMAKE_FLAGS),-- $(SNAKEMAKE_FLAGS))
+
+results: install
+	.venv/bin/python book/experiments/results.py $(if $(RUNS),'$(RUNS)')
 
 lint: install
 	.venv/bin/ruff check .

@@ -1,8 +1,8 @@
-"""Run records: one JSON file for each finished run, the only source of the numbers in the book.
+"""Run records: one JSON file for each run that has ended, the only source of the numbers in the book.
 
 `make_record` gathers what a run was and found, `write_record` puts it on disk whole or not at all and never over
-another, `read_record` checks it against the schema (`record.schema.json`), `results_table` sets many side by side
-and beside what the paper printed (`PUBLISHED`).
+another, `read_record` checks it against the schema (`record.schema.json`). `results_table` sets runs side by side,
+`summary` gathers them over their seeds, both beside what the paper printed (`PUBLISHED`).
 """
 
 import copy
@@ -11,6 +11,7 @@ import datetime
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -21,7 +22,8 @@ import jsonschema
 
 HERE = Path(__file__).parent
 
-#: What the paper printed, to set beside our own records: errors in per cent, parameters in millions.
+#: What the paper and the source document printed, to set beside our own records: errors in per cent, parameters in
+#: millions.
 PUBLISHED = json.loads((HERE / "published.json").read_text(encoding="utf-8"))
 
 
@@ -30,16 +32,20 @@ def _validator():
     return jsonschema.Draft202012Validator(json.loads((HERE / "record.schema.json").read_text(encoding="utf-8")))
 
 
-def make_record(model, dataset, recipe, history, test, *, options=None, seed=0, label_noise=0.0, localization=None):
-    """The record of a finished run, as a dict that satisfies the schema.
+def make_record(
+    model, dataset, recipe, history, test=None, *, failure=None, options=None, seed=0, label_noise=0.0,
+    localization=None,
+):  # fmt: skip
+    """The record of a run that has ended, as a dict that satisfies the schema: with its test, or with its failure.
 
     Args:
         model: the trained network.
         dataset: the `datasets.Dataset` it was trained on.
         recipe: the `training.Recipe` it was trained by.
-        history: what `training.fit` returned.
+        history: what `training.fit` returned, or the epochs that a failed run had finished.
         test: dict with `last_epoch` and `chosen_on_validation`, each with `epoch`, `loss` and `error`, measured once
-            on the test split after training.
+            on the test split after training; None for a run that failed.
+        failure: why a run stopped before its end; None for one that did not.
         options: the options of `create_model`.
         seed, label_noise: as given to the run.
         localization: dict with `images`, `modules` (a mean score for each), `random` and `centre`; None where the
@@ -75,11 +81,11 @@ def make_record(model, dataset, recipe, history, test, *, options=None, seed=0, 
         "seed": seed,
         "label_noise": float(label_noise),
         "history": copy.deepcopy(history),
-        "test": test,
+        **{key: value for key, value in (("test", test), ("failure", failure)) if value is not None},
         **({} if localization is None else {"localization": localization}),
         "time": {
             "training": round(sum(row["seconds"] for row in history), 3),
-            "seconds_per_epoch": round(statistics.median(row["seconds"] for row in history), 3),
+            "seconds_per_epoch": round(statistics.median(row["seconds"] for row in history), 3) if history else None,
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         },
         "environment": environment(),
@@ -168,7 +174,8 @@ def validate_record(record):
     """Raise a ValueError that names the first place where `record` breaks the schema; return the record otherwise."""
     error = jsonschema.exceptions.best_match(_validator().iter_errors(record))
     if error is not None:
-        raise ValueError(f"not a run record: {error.json_path}: {error.message}")
+        message = "a failed run has no test and no localization" if error.schema is False else error.message
+        raise ValueError(f"not a run record: {error.json_path}: {message}")
     epochs = [row["epoch"] for row in record["history"]]
     if epochs != list(range(1, len(epochs) + 1)):
         raise ValueError(f"not a run record: $.history: the epochs must run from 1 without a gap; found {epochs}")
@@ -203,9 +210,14 @@ def write_record(path, record):
 def read_record(path):
     """Read and validate one record. Raises a ValueError that names the file and what is wrong with it."""
     try:
-        return validate_record(json.loads(Path(path).read_text(encoding="utf-8")))
+        text = Path(path).read_text(encoding="utf-8")
+        return validate_record(json.loads(text, parse_constant=_no_number))
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _no_number(text):
+    raise ValueError(f"not a run record: {text} is no number in JSON")
 
 
 def read_records(folder):
@@ -221,20 +233,51 @@ def result_digest(record):
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def published_error(record):
-    """The paper's error (per cent) for the network and data of a record, or None where it printed none.
+# --- Tables ------------------------------------------------------------------------------------------------------
 
-    Only a run of the same network, with the same options and clean labels, is comparable.
+
+def published_error(record, by="paper"):
+    """The error (per cent) that was printed for the network, options, data and label noise of a record, or None.
+
+    Args:
+        record: a run record.
+        by: "paper", or "source" for the source document. What the second calls noise is not noise of the labels.
+
+    The recipe is not compared: whether a run is a fair test of the figure beside it is for its reader to judge.
     """
-    if record["label_noise"]:
-        return None
-    from ranet_lib.models import DEFAULT_OPTIONS as defaults
+    return _printed(by, _settings(record))
 
-    for row in PUBLISHED["paper"]["error"]:
-        same = row["model"] == record["model"]["name"] and row["dataset"] == record["dataset"]["name"]
-        if same and defaults | row["options"] == defaults | record["model"]["options"]:
+
+def _printed(by, settings):
+    for row in PUBLISHED[by]["error"] + PUBLISHED[by]["label_noise"]:
+        same = {"model": row["model"], "dataset": row["dataset"], "label_noise": row.get("label_noise", 0.0)}
+        same["options"] = _every_option(row["model"], row["options"])
+        if all(settings[key] == value for key, value in same.items()):
             return row["error"]
     return None
+
+
+def _every_option(name, options):
+    """All options of a network: where one is not given, what its layout says."""
+    from ranet_lib import models
+
+    layout = {}
+    if name in models.list_models():
+        spec = models.model_spec(name)
+        layout = {option: getattr(spec, option) for option in models.OPTIONS if option not in models.DEFAULT_OPTIONS}
+        layout = {option: list(value) if isinstance(value, tuple) else value for option, value in layout.items()}
+    return models.DEFAULT_OPTIONS | layout | options
+
+
+def _settings(record):
+    """What a run was asked to do, apart from its seed."""
+    return {
+        "model": record["model"]["name"],
+        "options": _every_option(record["model"]["name"], record["model"]["options"]),
+        "dataset": record["dataset"]["name"],
+        "label_noise": record["label_noise"],
+        "recipe": record["recipe"],
+    }
 
 
 def results_table(records):
@@ -244,9 +287,13 @@ def results_table(records):
         records: dict from name to record, as `read_records` returns.
 
     Returns:
-        list of dicts with `run`, `model`, `dataset`, `copy`, `epochs`, `test error %`, `on validation's choice %`,
-        `paper %` (None: nothing comparable printed), `minutes`, `device`.
+        list of dicts with `run`, `model`, `dataset`, `copy`, `epochs`, `test error %` and `on validation's choice %`
+        ("failed" for a failed run), `paper %` (None: nothing comparable printed), `minutes`, `device`.
     """
+
+    def error(record, weights):
+        return round(record["test"][weights]["error"], 2) if "test" in record else "failed"
+
     return [
         {
             "run": name,
@@ -254,11 +301,164 @@ def results_table(records):
             "dataset": record["dataset"]["name"],
             "copy": record["dataset"]["copy"],
             "epochs": len(record["history"]),
-            "test error %": round(record["test"]["last_epoch"]["error"], 2),
-            "on validation's choice %": round(record["test"]["chosen_on_validation"]["error"], 2),
+            "test error %": error(record, "last_epoch"),
+            "on validation's choice %": error(record, "chosen_on_validation"),
             "paper %": published_error(record),
             "minutes": round(record["time"]["training"] / 60, 1),
             "device": record["environment"]["device"],
         }
         for name, record in records.items()
     ]
+
+
+def summary(records, planned=None):
+    """Rows over seeds: runs that differ in nothing but the seed, gathered into one row.
+
+    Everything else has to agree: network and options, data set, its copy and the number of images, label noise, and
+    the whole recipe. A seed counts once, with the record that was finished first.
+
+    Args:
+        records: dict from name to record, as `read_records` returns.
+        planned: dict from name to parameters of train.ipynb, as a group of the grid of experiments has them. The rows
+            are then those of the plan, in its order, also where nothing has run. None: those of the records.
+
+    Returns:
+        list of dicts. What was asked: `label` (network and options in words), `model`, `options` (all of them),
+        `layers` (as the paper counts them), `dataset`, `label_noise`, `recipe`, and `planned`, a list of seeds. What
+        was found: `n` finished runs and `failed` ones, their `seeds`, the `errors` (per cent, test error of the last
+        epoch) with `mean` and sample standard deviation `deviation` (None for fewer than two). What was used: `copy`,
+        `train_images`, `test_images`, `parameters`, `flops`, `hours` of training in all, `devices`; all None where
+        nothing has run. And what was printed for it: `paper`, `source` (per cent, or None).
+    """
+    measured = []
+    for record in records.values():
+        data = {key: record["dataset"][key] for key in ("copy", "train", "test")}
+        runs, seed = _find(measured, (_settings(record), data), {}), record["seed"]
+        runs[seed] = min(runs.get(seed, record), record, key=lambda one: one["time"]["finished"])
+    if planned is None:
+        return [_row(settings, data, runs, []) for (settings, data), runs in measured]
+    from ranet_lib import training
+
+    asked = []
+    for parameters in planned.values():
+        run = training.check_parameters(parameters)
+        settings = {
+            "model": run["model"],
+            "options": _every_option(run["model"], run["model_options"]),
+            "dataset": run["dataset"],
+            "label_noise": run["label_noise"],
+            "recipe": dataclasses.asdict(run["recipe"]),
+        }
+        _find(asked, settings, []).append(run["seed"])
+    rows = []
+    for settings, seeds in asked:
+        found = [(data, runs) for (same, data), runs in measured if same == settings]
+        rows += [_row(settings, data, runs, seeds) for data, runs in found or [(None, {})]]
+    return rows
+
+
+def _find(pairs, key, new):
+    """The value of `key` in a list of pairs, put there as `new` if it is not: a dict with keys that need no hash."""
+    for known, value in pairs:
+        if known == key:
+            return value
+    pairs.append((key, new))
+    return new
+
+
+def _row(settings, data, runs, seeds):
+    from ranet_lib import models
+
+    first = next(iter(runs.values()), None)
+    finished = {seed: record for seed, record in sorted(runs.items()) if "test" in record}
+    errors = [record["test"]["last_epoch"]["error"] for record in finished.values()]
+    spec = None
+    if settings["model"] in models.list_models():
+        own = {option: settings["options"][option] for option in ("modules", "pre_units", "trunk_units")}
+        spec = dataclasses.replace(models.model_spec(settings["model"]), **own)
+    return {
+        "label": _label(settings),
+        **settings,
+        "layers": spec and spec.weighted_layers,
+        "planned": sorted(seeds),
+        "n": len(errors),
+        "failed": len(runs) - len(errors),
+        "seeds": sorted(runs),
+        "errors": errors,
+        "mean": statistics.mean(errors) if errors else None,
+        "deviation": statistics.stdev(errors) if len(errors) > 1 else None,
+        "copy": data and data["copy"],
+        "train_images": data and data["train"],
+        "test_images": data and data["test"],
+        "parameters": first and first["model"]["parameters"],
+        "flops": first and first["model"]["flops"],
+        "hours": first and sum(record["time"]["training"] for record in runs.values()) / 3600,
+        "devices": first and sorted({record["environment"]["device"] for record in runs.values()}),
+        **{by: _printed(by, settings) for by in PUBLISHED},
+    }
+
+
+def _label(settings):
+    """A network and what sets it apart from its own layout, in words: `attention_56, naive`."""
+    from ranet_lib import models
+
+    usual = _every_option(settings["model"], {})
+    words = [settings["model"]]
+    for option, value in settings["options"].items():
+        if value == usual.get(option):
+            continue
+        if isinstance(value, list):
+            value = value[0] if len(set(value)) == 1 else "/".join(map(str, value))
+        if option == "shortcut":
+            words.append("no shortcut")
+        elif isinstance(value, str) and option in models.DEFAULT_OPTIONS:
+            words.append(value)  # naive, channel, local: each says whose value it is
+        else:
+            words.append(f"{option} {value if isinstance(value, str) else format(value, 'g')}".replace("_", " "))
+    if settings["label_noise"]:
+        words.append(f"{100 * settings['label_noise']:g} % noise")
+    return ", ".join(words)
+
+
+def recipe_text(recipe):
+    """The recipe of a record in words: its profile, and what differs from it, `laptop, epochs 3`."""
+    from ranet_lib import training
+
+    known = recipe["profile"] in training.list_profiles()
+    usual = dataclasses.asdict(training.recipe(recipe["profile"])) if known else {"profile": recipe["profile"]}
+    changed = [f"{name} {value}" for name, value in recipe.items() if name not in usual or usual[name] != value]
+    return ", ".join([recipe["profile"], *changed]).replace("_", " ")
+
+
+def error_interval(error, images, confidence=0.95):
+    """Wilson's interval for the true error of one network, from its error on a test set.
+
+    Args:
+        error: per cent of the test images that it got wrong.
+        images: how many test images there were.
+        confidence: the share of such intervals that hold the true error.
+
+    Returns:
+        the lower and the upper limit, in per cent. They say nothing about another seed.
+    """
+    share, z = error / 100, statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = share + z**2 / (2 * images)
+    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    return tuple(100 * (centre + side) / (1 + z**2 / images) for side in (-half, half))
+
+
+def error_text(row):
+    """The result of a row of `summary` in words.
+
+    Mean and standard deviation over seeds, `5.52 ± 0.12`; for one run, its error and in brackets the 95 % interval
+    that its test images leave, `5.52 [5.09, 5.98]`; and how many runs failed. None where nothing has run.
+    """
+    words = []
+    if row["n"] > 1:
+        words.append(f"{row['mean']:.2f} ± {row['deviation']:.2f}")
+    elif row["n"]:
+        low, high = error_interval(row["mean"], row["test_images"])
+        words.append(f"{row['mean']:.2f} [{low:.2f}, {high:.2f}]")
+    if row["failed"]:
+        words.append(f"{row['failed']} failed")
+    return ", ".join(words) or None

@@ -403,6 +403,14 @@ def best_epoch(history):
     return min(history, key=lambda row: (row["validation_error"], row["epoch"]))["epoch"]
 
 
+class Diverged(FloatingPointError):
+    """The loss of a run became infinite or not a number. `history` has the epochs that were finished before."""
+
+    def __init__(self, message, history):
+        super().__init__(message)
+        self.history = list(history)
+
+
 class _Bookkeeping(keras.callbacks.Callback):
     """Shuffles before each epoch, adds a row to the history after it, and stops a run that has diverged."""
 
@@ -416,13 +424,10 @@ class _Bookkeeping(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"training diverged in epoch {epoch + 1}: the loss is {logs['loss']}; "
-                f"try a learning_rate below {self.recipe.learning_rate}"
-            )
+        self._stop_unless_finite(epoch, "loss", logs["loss"])
         seconds = time.perf_counter() - self.started
         checked = evaluate(self.model, self.dataset, self.dataset.validation)
+        self._stop_unless_finite(epoch, "validation loss", checked["loss"])
         self.history.append({
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
@@ -432,6 +437,14 @@ class _Bookkeeping(keras.callbacks.Callback):
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": round(seconds, 3),
         })  # fmt: skip
+
+    def _stop_unless_finite(self, epoch, name, loss):
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"training diverged in epoch {epoch + 1}: the {name} is {loss}; "
+                f"try a learning_rate below {self.recipe.learning_rate}",
+                self.history,
+            )
 
 
 class _Plateau(keras.callbacks.Callback):
@@ -558,7 +571,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
 
     Raises:
         ValueError: a checkpoint that belongs to other settings. (A damaged one is put aside, with a warning.)
-        FloatingPointError: the loss became infinite or not a number.
+        Diverged: the loss became infinite or not a number.
     """
     batches = Batches(dataset, recipe, seed)
     history = []

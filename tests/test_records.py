@@ -2,11 +2,16 @@
 
 import copy
 import json
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
+from runs import ROOT, run_train
+from scipy.stats import binomtest
 
 from ranet_lib import datasets, models, records, training
+
+EXPERIMENTS = ROOT / "book" / "experiments"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,10 @@ def test_a_finished_record_is_never_overwritten(record, tmp_path):
     [
         (lambda r: r.pop("history"), "'history' is a required property"),
         (lambda r: r.update(extra=1), "'extra' was unexpected"),
+        (lambda r: r.pop("test"), "'test' is a required property"),
+        (lambda r: r.update(failure="the loss is nan"), "a failed run has no test and no localization"),
+        (lambda r: r["history"].clear(), r"\$.history: \[\]"),
+        (lambda r: r["time"].update(seconds_per_epoch=None), r"\$.time.seconds_per_epoch: None is not of"),
         (lambda r: r["test"]["last_epoch"].update(error=101), r"\$.test.last_epoch.error: 101"),
         (lambda r: r["history"].pop(0), "epochs must run from 1"),
         (lambda r: r["dataset"].update(fingerprint="abc"), "fingerprint"),
@@ -80,6 +89,14 @@ def test_infinite_losses_do_not_become_bad_json(record, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_loss_that_is_no_number_is_named_when_it_is_read(record, tmp_path):
+    broken = copy.deepcopy(record)
+    broken["history"][0]["loss"] = float("nan")
+    (tmp_path / "nan.json").write_text(json.dumps(broken))
+    with pytest.raises(ValueError, match="nan.json: not a run record: NaN is no number in JSON"):
+        records.read_record(tmp_path / "nan.json")
+
+
 def test_result_digest_forgets_times_and_machines_but_no_result(record):
     same, other = copy.deepcopy(record), copy.deepcopy(record)
     same["time"]["training"] = 99.0
@@ -103,12 +120,253 @@ def test_the_table_sets_the_papers_figure_beside_a_comparable_run(record):
     assert records.published_error(comparable) is None
 
 
-RESULTS = Path(__file__).parents[1] / "book" / "results"
+# --- Failed runs
+
+
+@pytest.fixture
+def failed(record):
+    """What `make_record` makes of a run that diverged before its first epoch was over."""
+    failed = {key: copy.deepcopy(value) for key, value in record.items() if key != "test"}
+    failed["time"] |= {"training": 0.0, "seconds_per_epoch": None}
+    return failed | {"failure": "training diverged in epoch 1: the loss is nan", "history": []}
+
+
+def test_a_failed_run_has_a_record_without_a_test(failed, tmp_path):
+    records.write_record(tmp_path / "record.json", failed)
+    assert records.read_record(tmp_path / "record.json") == failed
+    assert records.result_digest(failed)
+    (row,) = records.results_table({"run": failed})
+    assert (row["test error %"], row["on validation's choice %"], row["epochs"]) == ("failed", "failed", 0)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_leaves_a_failed_record(tmp_path):
+    folder = tmp_path / "runs" / "diverges"
+    process = run_train(folder, learning_rate=1e30)
+    errors = process.communicate(timeout=600)[1]
+    assert process.returncode != 0 and "training diverged in epoch 1: the loss is nan" in errors
+    record = records.read_record(folder / "record.json")
+    assert record["failure"].startswith("training diverged in epoch 1") and record["history"] == []
+    assert record["recipe"]["learning_rate"] == 1e30 and "test" not in record
+    assert not (folder / "checkpoint").exists() and not (folder / "model.weights.h5").exists()
+
+    command = [sys.executable, str(EXPERIMENTS / "results.py"), str(folder.parent), "--results", str(tmp_path / "kept")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 failed" in done.stdout, done.stderr
+    assert records.read_record(tmp_path / "kept" / "diverges.json") == record
+
+
+# --- What was printed
+
+
+@pytest.fixture
+def grid(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import grid
+
+    return grid.read_grid(EXPERIMENTS / "grid.yaml")
+
+
+@pytest.mark.parametrize("by", ["paper", "source"])
+def test_each_printed_error_belongs_to_a_row_of_the_grid(grid, by):
+    printed = [row["error"] for kind in ("error", "label_noise") for row in records.PUBLISHED[by][kind]]
+    shown = [row[by] for row in records.summary({}, grid[by]) if row[by] is not None]
+    assert sorted(shown) == sorted(printed)
+
+
+@pytest.mark.parametrize(
+    "name, options, noise, paper, source",
+    [
+        ("attention_92", {}, 0.3, 5.79, None),
+        ("attention_92", {}, 0.2, None, None),
+        ("attention_92", {"learning": "naive"}, 0.3, None, None),
+        ("source_attention_56", {}, 0.0, None, 6.71),
+        ("source_attention_56", {"shortcut": False}, 0.0, None, 6.68),
+        ("source_attention_56", {"shortcut": False, "dropout": 0.5}, 0.0, None, 6.68),  # its own dropout, said aloud
+        ("source_attention_56", {"dropout": 0.0}, 0.0, None, None),
+        ("source_attention_92", {}, 0.7, None, 18.3),
+        ("resnet_164", {}, 0.7, 17.21, None),  # the source document repeats the paper's
+    ],
+)
+def test_the_printed_figure_is_that_of_the_same_experiment(record, name, options, noise, paper, source):
+    run = copy.deepcopy(record)
+    run["model"] |= {"name": name, "options": models.check_options(name, options)}
+    run["dataset"]["name"], run["label_noise"] = "cifar10", noise
+    assert (records.published_error(run), records.published_error(run, by="source")) == (paper, source)
+
+
+# --- Rows over seeds
+
+
+def another(record, error=71.0, **changes):
+    """The record of another run: `changes` by the place of a value, such as `recipe__epochs`."""
+    other = copy.deepcopy(record)
+    if "test" in other:
+        other["test"]["last_epoch"]["error"] = error
+    for place, value in changes.items():
+        *outer, last = place.split("__")
+        inside = other
+        for key in outer:
+            inside = inside[key]
+        inside[last] = value
+    return other
+
+
+def test_seeds_are_gathered_into_mean_and_deviation(record):
+    errors = [71.0, 73.0, 72.5]
+    runs = {str(seed): another(record, error, seed=seed) for seed, error in enumerate(errors)}
+    (row,) = records.summary(runs)
+    assert (row["n"], row["seeds"], row["failed"], row["errors"]) == (3, [0, 1, 2], 0, errors)
+    assert row["mean"] == pytest.approx(72.1667, abs=1e-3) and row["deviation"] == pytest.approx(1.0408, abs=1e-3)
+    assert row["hours"] == pytest.approx(3 * 5.0 / 3600) and row["devices"] == [record["environment"]["device"]]
+    assert records.error_text(row) == "72.17 ± 1.04"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model__name": "resnet_tiny"},
+        {"model__options": {"learning": "naive"}},
+        {"dataset__name": "cifar10"},
+        {"dataset__copy": "official"},
+        {"dataset__test": 500},
+        {"dataset__train": 1500},
+        {"label_noise": 0.1},
+        {"recipe__epochs": 3},
+        {"recipe__precision": "mixed_float16"},
+        {"recipe__profile": "study"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_unlike_runs_are_never_averaged(record, change):
+    rows = records.summary({"one": record, "other": another(record, 90.0, seed=8, **change)})
+    assert [row["errors"] for row in rows] == [[71.0], [90.0]] and rows[0]["deviation"] is None
+
+
+def test_an_option_said_aloud_or_not_is_the_same_network(record):
+    options = {**record["model"]["options"], "modules": [1, 1, 1], "pre_units": 0}
+    (row,) = records.summary({"one": record, "other": another(record, seed=8, model__options=options)})
+    assert row["n"] == 2 and row["label"] == "attention_tiny"
+
+
+def test_a_seed_counts_once_with_the_run_that_finished_first(record):
+    again = another(record, 60.0, time__finished="2999-01-01T00:00:00Z")
+    for runs in ({"one": record, "again": again}, {"again": again, "one": record}):
+        (row,) = records.summary(runs)
+        assert row["errors"] == [71.0] and row["n"] == 1
+
+
+def test_failed_runs_are_counted_beside_the_others(record, failed):
+    (row,) = records.summary({"one": record, "other": another(failed, seed=8)})
+    assert (row["n"], row["failed"], row["seeds"], row["mean"]) == (1, 1, [7, 8], 71.0)
+    assert records.error_text(row).endswith("], 1 failed")
+    (row,) = records.summary({"other": failed})
+    assert (row["n"], row["mean"], row["hours"]) == (0, None, 0.0) and records.error_text(row) == "1 failed"
+
+
+def test_a_plan_has_a_row_for_what_has_not_run(record):
+    plan = {"model": "attention_tiny", "dataset": "cluttered_digits", "profile": "smoke"}
+    planned = {
+        "a": plan | {"model_options": {"learning": "naive"}, "seed": 7},
+        **{f"b{seed}": plan | {"seed": seed} for seed in (7, 8)},
+    }
+    runs = {"x": record, "y": another(record, recipe__epochs=3), "z": another(record, 80.0, dataset__copy="official")}
+    naive, found, copied = records.summary(runs, planned)
+    assert (naive["label"], naive["n"], naive["planned"], naive["layers"]) == ("attention_tiny, naive", 0, [7], 20)
+    assert naive["mean"] is naive["flops"] is naive["hours"] is naive["devices"] is records.error_text(naive) is None
+    assert (found["planned"], found["seeds"], found["errors"]) == ([7, 8], [7], [71.0])
+    assert (copied["copy"], copied["errors"]) == ("official", [80.0])
+
+
+@pytest.mark.parametrize(
+    "options, label",
+    [
+        ({"modules": 2, "learning": "naive"}, "attention_tiny, naive, modules 2"),
+        ({"modules": [1, 2, 3], "shortcut": False}, "attention_tiny, no shortcut, modules 1/2/3"),
+        ({"mask_branch": "local", "width": 0.5}, "attention_tiny, local, width 0.5"),
+        ({"dropout": 0.2, "checkpointing": True}, "attention_tiny, checkpointing 1, dropout 0.2"),
+    ],
+)
+def test_a_row_says_what_sets_its_network_apart(record, options, label):
+    options = models.check_options("attention_tiny", options)
+    (row,) = records.summary({"run": another(record, model__options=options, label_noise=0.3)})
+    assert row["label"] == f"{label}, 30 % noise"
+
+
+def test_a_recipe_is_told_by_its_profile_and_what_differs(record):
+    assert records.recipe_text(record["recipe"]) == "smoke"
+    assert records.recipe_text(record["recipe"] | {"epochs": 3}) == "smoke, epochs 3"
+
+
+@pytest.mark.parametrize("wrong, images", [(2336, 10_000), (0, 500), (64, 64)])
+def test_the_interval_of_one_run_is_wilsons(wrong, images):
+    low, high = records.error_interval(100 * wrong / images, images)
+    expected = binomtest(wrong, images).proportion_ci(0.95, "wilson")
+    assert (low, high) == pytest.approx((100 * expected.low, 100 * expected.high))
+
+
+# --- make results
+
+
+@pytest.fixture
+def results(monkeypatch, grid):
+    import results
+
+    return results
+
+
+def test_results_are_taken_once_and_what_is_wrong_is_named(results, record, failed, tmp_path, capsys):
+    runs, kept = tmp_path / "runs", tmp_path / "kept"
+    for name, one in {"new.v1": record, "same": record, "other": another(record, 60.0), "failed": failed}.items():
+        records.write_record(runs / name / "record.json", one)
+    (runs / "broken").mkdir()
+    (runs / "broken" / "record.json").write_text(json.dumps(another(record, 101.0)))
+    (runs / "unfinished").mkdir()
+    records.write_record(kept / "same.json", record)
+    records.write_record(kept / "other.json", record)
+    (kept / "speed").mkdir()  # holds other records
+    (kept / "speed" / "all.json").write_text("{}")
+    before = {path: path.read_bytes() for path in kept.glob("*.json")}
+
+    assert results.main([str(runs), "--results", str(kept)]) == 1
+    said = capsys.readouterr()
+    assert {path.name for path in kept.glob("*.json")} == {"new.v1.json", "same.json", "other.json", "failed.json"}
+    assert records.read_record(kept / "new.v1.json") == record
+    assert before == {path: path.read_bytes() for path in before}
+    broken, other = said.err.splitlines()
+    assert broken.startswith(f"{runs / 'broken' / 'record.json'}: not a run record: $.test.last_epoch.error: 101")
+    assert other.startswith(f"{runs / 'other' / 'record.json'}: {kept / 'other.json'} is another record of that name")
+    assert said.out.count("new: ") == 2 and "attention_tiny  cluttered_digits (embedded)" in said.out
+
+    (kept / "new.v1.json").write_text("{")
+    assert results.main([str(runs), "--results", str(kept)]) == 1
+    again = capsys.readouterr()
+    assert f"{kept / 'new.v1.json'}: " in again.err and "new: " not in again.out
+    assert len(again.err.splitlines()) == 3
+
+
+def test_nothing_wrong_is_exit_code_0(results, record, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert results.main(["--results", str(tmp_path / "kept")]) == 0  # nothing has run
+    records.write_record(tmp_path / "runs" / "one" / "record.json", record)
+    assert results.main(["--results", str(tmp_path / "kept")]) == 0
+    assert "  71.00 [68.97, 72.95]  1 " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        results.main([str(tmp_path / "missing")])
+    assert f"RUNS must be a folder; received '{tmp_path / 'missing'}'" in capsys.readouterr().err
+
+
+# --- The records of the book
+
+
+RESULTS = ROOT / "book" / "results"
 
 
 def test_every_committed_record_is_valid():
     found = records.read_records(RESULTS)
     assert found, f"no record in {RESULTS}"
     for name, one in found.items():
+        if "failure" in one:
+            continue
         assert one["test"]["last_epoch"]["epoch"] == len(one["history"]), name
         assert one["test"]["chosen_on_validation"]["epoch"] == training.best_epoch(one["history"]), name

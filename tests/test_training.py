@@ -246,8 +246,24 @@ def test_a_damaged_checkpoint_is_kept_aside_and_the_run_begins_anew(data, tmp_pa
 
 
 def test_a_run_that_diverges_says_so(data):
-    with pytest.raises(FloatingPointError, match="diverged in epoch 1.*learning_rate below 1e"):
+    with pytest.raises(FloatingPointError, match="diverged in epoch 1.*learning_rate below 1e") as stopped:
         training.fit(small_network(), data, quick(learning_rate=1e30, schedule="constant"), progress=False)
+    assert stopped.value.history == []
+
+
+def test_a_validation_loss_that_is_no_number_stops_a_run_and_the_epochs_before_it_are_kept(data):
+    class Break(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.epoch == 1 and batch == 4:  # the last one: the training loss was taken before
+                classifier = self.model.layers[-1]
+                classifier.bias.assign(np.full(10, np.inf, "float32"))
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+    with np.errstate(invalid="ignore"), pytest.raises(training.Diverged, match="epoch 2: the validation loss") as stop:
+        training.fit(small_network(), data, quick(), progress=False, callbacks=[Break()])
+    assert [row["epoch"] for row in stop.value.history] == [1]
 
 
 def test_plateau_cuts_the_rate_from_the_history(data):

@@ -1,0 +1,92 @@
+"""Take the records of runs into book/results, and print the table of all that is there.
+
+    python book/experiments/results.py [RUNS]
+
+RUNS is a folder of runs, such as a batch leaves (`runs` if it is not named). RUNS/NAME/record.json becomes
+book/results/NAME.json. A record that is there already is never replaced. What does not follow the schema, and what
+has the name of another record, is named at the end, and the exit status is then 1.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import grid as grids
+
+from ranet_lib import records
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="?", help="folder of the runs (default: runs)")
+    parser.add_argument("--results", type=Path, default=HERE.parent / "results", help="default: book/results")
+    parser.add_argument("--grid", type=Path, default=HERE / "grid.yaml")
+    asked = parser.parse_args(arguments)
+    if asked.runs is not None and not asked.runs.is_dir():
+        parser.error(f"RUNS must be a folder; received {str(asked.runs)!r}")
+    try:
+        groups = grids.read_grid(asked.grid)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    wrong = take(asked.runs or Path("runs"), asked.results)
+    found = {path.stem: record for path, record in read(asked.results.glob("*.json"), wrong).items()}
+    print("\n".join(table(found)))
+    for group, planned in groups.items():
+        print(f"{group}: {sum(name in found for name in planned)} of {len(planned)} runs are there")
+    for message in wrong:
+        print(message, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def take(runs, results):
+    """Copy the records of finished runs that are not there yet; returns what is wrong with the others."""
+    wrong = []
+    for path, record in read(runs.glob("*/record.json"), wrong).items():
+        kept = results / f"{path.parent.name}.json"
+        try:
+            records.write_record(kept, record)
+            print(f"new: {kept}")
+        except FileExistsError:
+            try:
+                if records.read_record(kept) != record:
+                    wrong.append(f"{path}: {kept} is another record of that name and stays; rename one of the two")
+            except ValueError:
+                pass  # a damaged record of that name: named with all others
+    return wrong
+
+
+def read(paths, wrong):
+    """Valid records by path; what is wrong with the others is added to `wrong`."""
+    found = {}
+    for path in sorted(paths):
+        try:
+            found[path] = records.read_record(path)
+        except (OSError, ValueError) as error:
+            wrong.append(str(error))
+    return found
+
+
+def table(found):
+    """The lines of the table: a row for runs that differ in the seed alone."""
+    head = ("network", "data", "recipe", "error %", "n", "paper %", "source %", "hours", "device")
+    lines = [
+        (
+            row["label"],
+            f"{row['dataset']} ({row['copy']}), {row['train_images']:,} and {row['test_images']:,} images",
+            records.recipe_text(row["recipe"]),
+            records.error_text(row),
+            str(row["n"]),
+            *("" if row[by] is None else f"{row[by]:.2f}" for by in ("paper", "source")),
+            f"{row['hours']:.2f}",
+            ", ".join(row["devices"]),
+        )
+        for row in records.summary(found)
+    ]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(head, *lines)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in (head, *lines)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
