@@ -91,6 +91,42 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
     return show(figure, alt or f"Over {longest} epoch{'s' * (longest > 1)}, " + "; ".join(said) + ".")
 
 
+def errors(panels, xlabel, path=None):
+    """Test errors with bars, beside those printed in the paper, in panels one under the other.
+
+    Args:
+        panels: dict from title to a dict from label to a pair of lists: what was run, `(x, error, below, above)` with
+            how far the bar reaches on either side, drawn filled on a solid line; and what the paper prints,
+            `(x, error)`, drawn hollow on a dotted one. Errors in per cent. At most four labels in a panel.
+        xlabel: label of the horizontal axes.
+        path: also save the figure there.
+
+    Returns:
+        the alt text, which says where each curve starts and ends.
+    """
+    said = []
+    with plt.rc_context(STYLE):
+        size = (6.4, 0.4 + 2.8 * len(panels))
+        figure, places = plt.subplots(len(panels), figsize=size, squeeze=False, layout="constrained")
+        for axes, (title, curves) in zip(places.flat, panels.items()):
+            for (label, (run, paper)), colour, marker in zip(curves.items(), COLOURS.values(), "os^D"):
+                if run:
+                    x, error, below, above = zip(*sorted(run))
+                    axes.errorbar(x, error, (below, above), fmt=f"{marker}-", color=colour, capsize=3, label=label)
+                if paper:
+                    x, error = zip(*sorted(paper))
+                    axes.plot(x, error, f"{marker}:", color=colour, mfc="white", lw=1.2, label=f"{label} in the paper")
+                for points, kind in ((sorted(run), ""), (sorted(paper), " in the paper")):
+                    ends = [f"{point[1]:.2f} % at {point[0]:.3g}" for point in points]
+                    if ends:
+                        said.append(f"{title}: {label}{kind}, {' to '.join(dict.fromkeys((ends[0], ends[-1])))}")
+            axes.set(title=title, xlabel=xlabel, ylabel="test error (%)")
+            axes.legend()
+        if path is not None:
+            save(figure, path)
+    return show(figure, f"Test error by {xlabel}. " + "; ".join(said) + ".")
+
+
 def image_grid(images, titles=None, columns=8, alt=None):
     """A grid of images, uint8 or float in [0, 1], `(count, height, width[, 3])`, with a title over each.
 

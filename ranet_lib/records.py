@@ -323,12 +323,13 @@ def summary(records, planned=None):
             are then those of the plan, in its order, also where nothing has run. None: those of the records.
 
     Returns:
-        list of dicts. What was asked: `label` (network and options in words), `model`, `options` (all of them),
-        `layers` (as the paper counts them), `dataset`, `label_noise`, `recipe`, and `planned`, a list of seeds. What
-        was found: `n` finished runs and `failed` ones, their `seeds`, the `errors` (per cent, test error of the last
-        epoch) with `mean` and sample standard deviation `deviation` (None for fewer than two). What was used: `copy`,
-        `train_images`, `test_images`, `parameters`, `flops`, `hours` of training in all, `devices`; all None where
-        nothing has run. And what was printed for it: `paper`, `source` (per cent, or None).
+        list of dicts. What was asked: `label` (the network and what is changed in it, in words), `model`, `options`
+        (all of them), `changed` (those that are not the network's own), `layers` (as the paper counts them),
+        `dataset`, `label_noise`, `recipe`, and `planned`, a list of seeds. What was found: `n` finished runs and
+        `failed` ones, their `seeds`, the `errors` (per cent, test error of the last epoch) with `mean` and sample
+        standard deviation `deviation` (None for fewer than two). What was used: `copy`, `train_images`,
+        `test_images`, `parameters`, `flops`, `hours` of training in all, `devices`; all None where nothing has run.
+        And what was printed for it: `paper`, `source` (per cent, or None).
     """
     measured = []
     for record in records.values():
@@ -376,9 +377,12 @@ def _row(settings, data, runs, seeds):
     if settings["model"] in models.list_models():
         own = {option: settings["options"][option] for option in ("modules", "pre_units", "trunk_units")}
         spec = dataclasses.replace(models.model_spec(settings["model"]), **own)
+    usual = _every_option(settings["model"], {})
+    changed = {key: value for key, value in settings["options"].items() if key not in usual or usual[key] != value}
     return {
-        "label": _label(settings),
+        "label": _label(settings, changed),
         **settings,
+        "changed": changed,
         "layers": spec and spec.weighted_layers,
         "planned": sorted(seeds),
         "n": len(errors),
@@ -398,20 +402,15 @@ def _row(settings, data, runs, seeds):
     }
 
 
-def _label(settings):
-    """A network and what sets it apart from its own layout, in words: `attention_56, naive`."""
-    from ranet_lib import models
-
-    usual = _every_option(settings["model"], {})
+def _label(settings, changed):
+    """A network and what is changed in it, in words: `attention_56, naive`."""
     words = [settings["model"]]
-    for option, value in settings["options"].items():
-        if value == usual.get(option):
-            continue
+    for option, value in changed.items():
         if isinstance(value, list):
             value = value[0] if len(set(value)) == 1 else "/".join(map(str, value))
         if option == "shortcut":
             words.append("no shortcut")
-        elif isinstance(value, str) and option in models.DEFAULT_OPTIONS:
+        elif option in ("learning", "mask_activation", "mask_branch"):
             words.append(value)  # naive, channel, local: each says whose value it is
         else:
             words.append(f"{option} {value if isinstance(value, str) else format(value, 'g')}".replace("_", " "))

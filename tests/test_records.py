@@ -291,6 +291,7 @@ def test_a_row_says_what_sets_its_network_apart(record, options, label):
     options = models.check_options("attention_tiny", options)
     (row,) = records.summary({"run": another(record, model__options=options, label_noise=0.3)})
     assert row["label"] == f"{label}, 30 % noise"
+    assert row["changed"] == {name: options[name] for name in row["changed"]} != {}
 
 
 def test_a_recipe_is_told_by_its_profile_and_what_differs(record):
