@@ -74,6 +74,12 @@ def _paper(depth, modules, **changes):
     )
 
 
+def _tiny(name, text, **changes):
+    return ModelSpec(
+        name, text, stem_filters=32, stem_strides=2, filters=(48, 96, 192), bottleneck=2, **changes
+    )  # fmt: skip
+
+
 def _imagenet(name, text, modules, **changes):
     return ModelSpec(
         name, text, input_shape=(224, 224, 3), stem_filters=64, stem_kernel=7, stem_strides=2, stem_pool=3,
@@ -93,27 +99,15 @@ def _source(name, text, modules=(1, 1, 1), filters=(128, 256, 512, 1024), **chan
 _SPECS = {
     spec.name: spec
     for spec in (
-        ModelSpec(
+        _tiny(
             "attention_tiny",
             "A true residual attention network that a laptop trains in minutes: one slim module in each of 3 stages.",
-            stem_filters=32,
-            stem_strides=2,
-            filters=(48, 96, 192),
-            bottleneck=2,
-            mask_depth=(2, 1, 1),
-            pre_units=0,
-            trunk_units=1,
-            stage_units=(1, 1, 1),
+            mask_depth=(2, 1, 1), pre_units=0, trunk_units=1, stage_units=(1, 1, 1),
         ),
-        ModelSpec(
+        _tiny(
             "resnet_tiny",
             "The baseline for attention_tiny, at about its cost: 3 residual units in each of 3 stages, no attention.",
-            stem_filters=32,
-            stem_strides=2,
-            filters=(48, 96, 192),
-            bottleneck=2,
-            modules=(0, 0, 0),
-            stage_units=(3, 3, 3),
+            modules=(0, 0, 0), stage_units=(3, 3, 3),
         ),
         _paper(56, 1),
         _paper(92, 2, printed_parameters={10: 1.9, 100: 1.9}),
