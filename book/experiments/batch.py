@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import grid as grids
@@ -41,7 +42,7 @@ def main(arguments=None):
     parser.add_argument("--grid", type=Path, default=GRID)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--data-dir", type=Path, help="folder with CIFAR; without it, CIFAR is downloaded once")
-    parser.add_argument("--jobs", type=int, help="runs at a time; by default one for each GPU, or one without GPUs")
+    parser.add_argument("--jobs", type=int, help="runs at a time; default: one for each GPU, or what a profile says")
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     asked, for_snakemake = parser.parse_args(arguments[:own]), arguments[own + 1 :]
@@ -57,30 +58,53 @@ def main(arguments=None):
         sys.exit(f"another batch is working in {folder}; wait for its end, or name another folder with --runs")
     for name, parameters in runs.items():
         put_aside(folder / name, training.check_parameters(parameters))
-    training.write_text(folder / ".plan.json", json.dumps(runs, indent=1))
+    elsewhere = any(word.partition("=")[0] in ("--profile", "--executor", "-e") for word in for_snakemake)
+    options = [*limits(asked.jobs, elsewhere), *for_snakemake]
+    # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
+    busy = at_work(folder, runs)
+    if busy:
+        print(f"jobs of an earlier batch are left to end: {', '.join(busy)}", flush=True)
+    process, status = None, 0
+    try:
+        for names in filter(None, ([name for name in runs if name not in busy], busy)):
+            if names is busy:
+                follow(None, folder, runs, asked.jobs)
+            process = start(folder, {name: runs[name] for name in names}, options, held)
+            follow(process, folder, runs, asked.jobs)
+            status = status or process.returncode
+    except KeyboardInterrupt:
+        print("\nstopping; the same command goes on from here", flush=True)
+        status = process.wait() if process else 1
+    return report(folder, runs, status)
+
+
+def limits(jobs, elsewhere):
+    """Options for Snakemake that say how many runs go on at a time; `elsewhere`, on a cluster, the profile says it."""
+    if elsewhere:
+        return ["--jobs", str(jobs)] if jobs else []
     gpus = len(processes.list_gpus())
-    jobs = asked.jobs or gpus or 1
+    jobs = jobs or gpus or 1
+    return ["--cores", str(jobs), "--jobs", str(jobs), "--resources", f"gpu={max(gpus, jobs)}"]
+
+
+def start(folder, runs, options, held):
+    """Have Snakemake do those of `runs` that have no record; returns its process."""
+    batch = str(uuid.uuid4())
+    training.write_text(folder / ".plan.json", json.dumps({"batch": batch, "runs": runs}, indent=1))
     with open(folder / "batch.log", "a", encoding="utf-8") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [
                 sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile"), "--directory", str(folder),
-                "--config", f"plan={folder / '.plan.json'}", "--cores", str(jobs), "--jobs", str(jobs),
-                "--resources", f"gpu={max(gpus, jobs)}", "--keep-going",
-                # The lock above is of a process and ends with it; Snakemake's is a file that a killed batch leaves.
+                "--config", f"plan={folder / '.plan.json'}", f"batch={batch}", "--keep-going", "--retries", "1",
+                # The lock of the batch is of a process and ends with it; Snakemake's is a file that a kill leaves.
                 "--nolock",
                 # A record is written whole or not at all: what is there is finished, even if its job was killed later.
-                "--ignore-incomplete", "--rerun-triggers", "mtime",
-                *for_snakemake,
+                "--ignore-incomplete", "--keep-incomplete", "--rerun-triggers", "mtime",
+                *options,
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             preexec_fn=processes.end_with_parent, pass_fds=[held.fileno()],
         )  # fmt: skip
-        try:
-            follow(process, folder, runs, jobs)
-        except KeyboardInterrupt:
-            print("\nstopping; the same command goes on from here", flush=True)
-            process.wait()
-    return report(folder, runs, process.returncode)
 
 
 def plan(path, group, data_dir=None):
@@ -148,15 +172,24 @@ def free(path):
 # --- Progress ----------------------------------------------------------------------------------------------------
 
 
+def at_work(folder, runs):
+    """Those of `runs` that a process works on, on this machine or another."""
+    return [name for name in runs if processes.locked(folder / name / ".lock")]
+
+
 def follow(process, folder, runs, jobs):
-    """Show how far the batch is until its process ends: in place on a terminal, else a line for each change."""
+    """Show how far the batch is until its process ends; if that is None, until no other process works on its runs.
+
+    On a terminal the text changes in place, elsewhere there is a line for each change.
+    """
     epochs = {name: training.check_parameters(parameters)["recipe"].epochs for name, parameters in runs.items()}
     shown = ""
     while True:
-        ended = process.poll() is not None
+        ended = process.poll() is not None if process else not at_work(folder, runs)
         text, left = progress(folder, epochs, jobs)
         if sys.stdout.isatty():
-            print(f"\r\033[K{text}{left}", end="\n" if ended else "", flush=True)
+            room = shutil.get_terminal_size().columns - len(left) - 1
+            print(f"\r\033[K{text[:room]}{left}", end="\n" if ended else "", flush=True)
         elif text != shown:
             print(f"{time.strftime('%H:%M:%S')} {text}{left}", flush=True)
         if ended:
@@ -166,7 +199,10 @@ def follow(process, folder, runs, jobs):
 
 
 def progress(folder, epochs, jobs):
-    """What is done and what is going on, and how long the rest takes at the speed seen so far; two texts."""
+    """What is done and what is going on, and how long the rest takes at the speed seen so far; two texts.
+
+    `jobs` runs are done at a time; None takes as many as go on now.
+    """
     done, working, paces, extras, left = 0, [], [], [], {}
     for name, total in epochs.items():
         seconds = history(folder / name / "history.csv")
@@ -182,7 +218,8 @@ def progress(folder, epochs, jobs):
     if not left or not paces:
         return text, ""
     usual, extra = statistics.median(paces), statistics.median(extras or [0])
-    seconds = sum(count * (pace or usual) + extra for count, pace in left.values()) / min(jobs, len(left))
+    seconds = sum(count * (pace or usual) + extra for count, pace in left.values())
+    seconds /= min(jobs or len(working) or 1, len(left))
     return text, f"; about {training.duration(seconds)} left"
 
 
@@ -246,8 +283,12 @@ def reason(folder):
     except (OSError, ValueError):
         pass
     log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip()
-    named = re.findall(r"^[\w.]+(?:Error|Exception|Interrupt)\b.*", log, re.MULTILINE)
-    return (named or log.splitlines() or ["it left no word"])[-1].strip()
+    last = log.rpartition("] starts with")[2]
+    if named := re.findall(r"^[\w.]+(?:Error|Exception|Interrupt)\b.*", last, re.MULTILINE):
+        return named[-1].strip()
+    if log and "] ended" not in last:
+        return "ended from outside: by a kill, or at the limit of its time or memory"
+    return (log.splitlines() or ["it left no word"])[-1]
 
 
 if __name__ == "__main__":

@@ -56,10 +56,10 @@ def take_gpus(count):
     """Wait until `count` GPUs have no run on them, then let this process and its children see only those.
 
     A GPU belongs to one run at a time on the whole machine. Returns the locks, to be kept while the run goes on;
-    [] on a machine without GPUs.
+    [] on a machine without GPUs, and in a Slurm job, whose GPUs are its own and may have the same names as another's.
     """
     gpus = list_gpus()
-    if not gpus:
+    if not gpus or "SLURM_JOB_ID" in os.environ and len(gpus) == count:
         return []
     if count > len(gpus):
         raise ValueError(f"devices must be at most the {len(gpus)} GPUs of this machine; received {count}")

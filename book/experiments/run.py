@@ -4,13 +4,15 @@
 
 FOLDER gets everything the run leaves: the executed notebook of this attempt (`train.ipynb`) and of earlier ones
 (`attempt-1.ipynb`, ...), the output of all attempts (`log.txt`) and, last of all, `record.json`. PARAMETERS are those
-of train.ipynb, as JSON. The exit status is 0 exactly when there is a record.
+of train.ipynb, as JSON. The exit status is 0 exactly when there is a record. While another process works on FOLDER, as
+the jobs of a killed batch do on a cluster, this one waits; then it does what is left.
 """
 
 import datetime
 import json
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -25,9 +27,11 @@ TRAIN = Path(__file__).resolve().parent / "train.ipynb"
 def main(folder, parameters):
     processes.end_with_parent()
     folder = Path(folder).resolve()
-    held = processes.lock(folder / ".lock")
-    if held is None:
-        sys.exit(f"{folder} is being worked on by another process")
+    while (held := processes.lock(folder / ".lock")) is None:
+        time.sleep(1)
+    if (folder / "record.json").exists():
+        held.close()
+        return 0
     with open(folder / "log.txt", "a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):  # of the kernel too, which inherits them
             os.dup2(log.fileno(), stream.fileno())

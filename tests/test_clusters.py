@@ -1,0 +1,247 @@
+"""Batches on clusters: on Slurm's own daemons, and on a stand-in for Kubernetes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from fake_kubernetes import Kubernetes
+from runs import ROOT
+from slurm import Cluster
+from test_batch import EXPERIMENTS, finished, wait_for
+
+PROFILES = EXPERIMENTS / "profiles"
+
+GRID = """
+small:
+  - {model: resnet_tiny, model_options: {width: 0.25}, dataset: cluttered_digits, profile: smoke, epochs: 1}
+  - {model: resnet_tiny, model_options: {width: 0.25}, dataset: cluttered_digits, profile: smoke, epochs: 8, seed: 1}
+more:
+  - {model: resnet_tiny, model_options: {width: 0.25}, dataset: cluttered_digits, profile: smoke, epochs: 1, seed: 2}
+"""
+
+
+# --- Without a cluster -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import batch
+    import processes
+
+    return batch, processes
+
+
+def test_a_profile_says_how_many_runs_go_on_unless_the_command_does(modules, monkeypatch):
+    batch, processes = modules
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert batch.limits(None, elsewhere=True) == []
+    assert batch.limits(7, elsewhere=True) == ["--jobs", "7"]
+    assert batch.limits(None, elsewhere=False) == ["--cores", "2", "--jobs", "2", "--resources", "gpu=2"]
+
+
+def test_the_gpus_of_a_slurm_job_are_its_own(modules, monkeypatch, tmp_path):
+    _, processes = modules
+    monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert processes.take_gpus(1) == processes.take_gpus(1) == []  # the 0 of two jobs may be two GPUs
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # more than the run asks for: a batch inside one job
+    (held,) = processes.take_gpus(1)
+    held.close()
+
+
+def test_a_run_that_was_cut_off_is_told_from_one_that_failed(modules, tmp_path):
+    batch, _ = modules
+    log = tmp_path / "log.txt"
+    first = "[2026-01-01 00:00:00.000] starts with {}\n[2026-01-01 00:00:01.000] ended without a record: no disk\n"
+    log.write_text(first)
+    assert batch.reason(tmp_path).endswith("ended without a record: no disk")
+    log.write_text(f"{first}[2026-01-01 00:00:02.000] starts with {{}}\na line of TensorFlow's\n")
+    assert batch.reason(tmp_path) == "ended from outside: by a kill, or at the limit of its time or memory"
+
+
+@pytest.mark.slow
+def test_a_second_process_waits_for_the_first_and_leaves_its_record_alone(modules, tmp_path):
+    _, processes = modules
+    held = processes.lock(tmp_path / "run" / ".lock")
+    second = subprocess.Popen([sys.executable, str(EXPERIMENTS / "run.py"), str(tmp_path / "run"), "{}"])
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(timeout=15)
+    (tmp_path / "run" / "record.json").write_text("the first one's")
+    held.close()
+    assert second.wait(timeout=60) == 0
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "record.json"]
+    assert (tmp_path / "run" / "record.json").read_text() == "the first one's"
+
+
+# --- Slurm -------------------------------------------------------------------------------------------------------
+
+
+class Story:
+    """A batch of two runs where one GPU is free: a job is cancelled, the batch killed, started again, and once more.
+
+    The cancelled run waits for its second job when the batch is killed, and the other run is going on. Then another
+    batch is interrupted from the keyboard.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.grid = folder / "runs", folder / "grid.yaml"
+        self.grid.write_text(GRID)
+        self.cluster = Cluster(folder / "slurm", gpus=1)
+        try:
+            batch = self.start()
+            self.cancelled = wait_for(self.run_at_work)
+            self.cluster.run("scancel", self.jobs_of(self.cancelled)[0]["JobId"])
+            wait_for(lambda: self.jobs_of(self.cancelled, "PENDING"))
+            self.going_on = wait_for(self.run_at_work)
+            batch.kill()
+            batch.communicate()
+
+            self.status, self.output = self.end(self.start())
+            self.records, self.jobs = finished(self.folder), self.cluster.jobs()
+            self.last_status, self.last_output = self.end(self.start())
+            self.last_records, self.last_jobs = finished(self.folder), self.cluster.jobs()
+
+            batch = self.start("more")
+            self.interrupted = wait_for(self.run_at_work)
+            os.killpg(batch.pid, signal.SIGINT)
+            self.interrupted_status, self.interrupted_output = self.end(batch)
+            self.interrupted_job = wait_for(lambda: self.jobs_of(self.interrupted, "CANCELLED"), 30)[0]
+        finally:
+            self.cluster.stop()
+
+    def start(self, group="small"):
+        return subprocess.Popen(
+            [
+                sys.executable, str(EXPERIMENTS / "batch.py"), group, "--grid", str(self.grid), "--runs",
+                str(self.folder), "--", "--profile", str(PROFILES / "slurm"),
+                "--slurm-init-seconds-before-status-checks", "1", "--slurm-keep-successful-logs",
+                "--set-resources", "run:cpus_per_task=1", "run:mem_mb=1500",
+            ],
+            cwd=ROOT, env=self.cluster.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def end(self, batch):
+        output = batch.communicate(timeout=900)[0]
+        return batch.returncode, output
+
+    def jobs_of(self, run, *states):
+        """The jobs of a run, in order; only those in one of `states`, if any is given."""
+        jobs = [job for job in self.cluster.jobs() if run in job["Comment"]]
+        return [job for job in jobs if not states or job["JobState"] in states]
+
+    def run_at_work(self):
+        """The name of the run that has begun in a job that goes on."""
+        for log in self.folder.glob("*/log.txt"):
+            if self.jobs_of(log.parent.name, "RUNNING"):
+                return log.parent.name
+
+    def log(self, name):
+        return (self.folder / name / "log.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    if os.geteuid():
+        pytest.skip("Slurm's daemons need root")
+    return Story(tmp_path_factory.mktemp("slurm_story"))
+
+
+@pytest.mark.slow
+def test_slurm_does_every_run_on_a_gpu(story):
+    assert story.status == 0 and "2 of 2 runs finished" in story.output, story.output
+    assert sorted(story.records) == sorted([story.cancelled, story.going_on])
+    done = [job for job in story.jobs if job["JobState"] == "COMPLETED"]
+    assert len(done) == 2 and all(job["TresPerJob"] == "gres:gpu:1" for job in story.jobs)
+    first, second = sorted(done, key=lambda job: job["StartTime"])
+    assert first["EndTime"] <= second["StartTime"]  # there is one GPU
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_is_submitted_again(story):
+    states = [job["JobState"] for job in story.jobs if story.cancelled in job["Comment"]]
+    assert states == ["CANCELLED", "FAILED", "COMPLETED"]
+    assert story.log(story.cancelled).count("starts with") == 2
+
+
+@pytest.mark.slow
+def test_jobs_of_a_killed_batch_go_on_and_are_not_disturbed(story):
+    assert f"jobs of an earlier batch are left to end: {story.going_on}\n" in story.output
+    (job,) = (job for job in story.jobs if story.going_on in job["Comment"])
+    assert job["JobState"] == "COMPLETED"
+    assert story.log(story.going_on).count("starts with") == 1
+
+
+@pytest.mark.slow
+def test_waiting_jobs_of_a_killed_batch_give_way_to_the_next(story):
+    _, waiting, _ = (job["JobId"] for job in story.jobs if story.cancelled in job["Comment"])
+    (log,) = (story.folder / ".snakemake" / "slurm_logs").rglob(f"{waiting}.log")
+    assert "a newer batch has taken over the runs of the one that this job belongs to" in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_finished_batch_submits_nothing(story):
+    assert story.last_status == 0 and "2 of 2 runs finished" in story.last_output
+    assert (story.last_jobs, story.last_records) == (story.jobs, story.records)
+
+
+@pytest.mark.slow
+def test_a_batch_stopped_from_the_keyboard_cancels_its_jobs(story):
+    assert story.interrupted_status == 1 and "stopping; the same command goes on from here" in story.interrupted_output
+    assert not (story.folder / story.interrupted / "record.json").exists()
+
+
+# --- Kubernetes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_kubernetes_does_a_run_and_makes_a_deleted_job_again(tmp_path):
+    runs, grid = tmp_path / "runs", tmp_path / "grid.yaml"
+    grid.write_text(GRID)
+    kubernetes = Kubernetes(tmp_path / "kubernetes")
+
+    def start():
+        return subprocess.Popen(
+            [
+                sys.executable, str(EXPERIMENTS / "batch.py"), "more", "--grid", str(grid), "--runs", str(runs), "--",
+                "--profile", str(PROFILES / "kubernetes"), "--seconds-between-status-checks", "3",
+            ],
+            cwd=ROOT, env=kubernetes.environment | {"KERAS_BACKEND": "tensorflow"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def attempts(count):
+        return [log for log in runs.glob("*/log.txt") if log.read_text().count("starts with") == count]
+
+    try:
+        batch = start()
+        wait_for(lambda: attempts(1))
+        (first,) = kubernetes.processes
+        subprocess.run(["kubectl", "delete", "job", first], env=kubernetes.environment, check=True)
+        wait_for(lambda: attempts(2))
+        # While Snakemake asks how jobs are, it has no list of those to delete.
+        wait_for(lambda: 1 < time.monotonic() - kubernetes.asked < 1.5)
+        os.killpg(batch.pid, signal.SIGINT)
+        batch.communicate(timeout=120)
+        wait_for(lambda: not kubernetes.processes, 30)  # the batch has deleted its job
+        again = start()
+        output = again.communicate(timeout=600)[0]
+    finally:
+        kubernetes.stop()
+    assert again.returncode == 0 and "1 of 1 runs finished" in output, output
+    assert list(finished(runs)) == [attempts(3)[0].parent.name]
+    *_, manifest = kubernetes.manifests.values()
+    assert len(kubernetes.manifests) == 3 and manifest["metadata"]["annotations"]["run"] in finished(runs)
+    pod = manifest["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["resources"] == {
+        "requests": {"cpu": "4", "memory": "16000M"},
+        "limits": {"memory": "16000M", "nvidia.com/gpu": "1"},
+    }
+    claims = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
+    assert [(claims[mount["name"]], mount["mountPath"]) for mount in container["volumeMounts"]] == [("ranet", "/ranet")]
