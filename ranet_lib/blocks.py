@@ -33,6 +33,8 @@ class BatchNormalization(layers.BatchNormalization):
     Keras computes it in several passes over memory, and in these networks those passes cost more than the
     convolutions. On the TensorFlow backend this layer calls TensorFlow's fused kernel instead; weights and
     results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps.
+
+    Where several replicas of `tf.distribute` share a batch, its statistics are still those of the whole batch.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
@@ -40,6 +42,8 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         training = bool(training) and self.trainable
+        if training and keras.backend.backend() == "tensorflow" and _replicas() > 1:
+            return self._normalize_across_replicas(inputs)
         fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and inputs.dtype != "float64"
         if not fused or (training and self.momentum == 0):
             return super().call(inputs, training=training, mask=mask)
@@ -63,6 +67,47 @@ class BatchNormalization(layers.BatchNormalization):
             self.moving_mean.assign(mean)
             self.moving_variance.assign(variance / unbiased)
         return outputs
+
+    def _normalize_across_replicas(self, inputs):
+        """In training, with the mean and variance of what all replicas hold, which must be as much each."""
+        import tensorflow as tf
+
+        axes = list(range(len(inputs.shape) - 1))
+        shift = tf.convert_to_tensor(self.moving_mean)
+        replica = tf.distribute.get_replica_context()
+
+        def means(*values):
+            local = tf.stack([tf.reduce_mean(value, axes) for value in values])
+            if replica is not None:  # Keras also calls a layer outside of all replicas, to learn shapes
+                local = replica.all_reduce(tf.distribute.ReduceOp.MEAN, local)
+            return tf.unstack(local)
+
+        @tf.custom_gradient
+        def standardize(features):
+            # A mean of squares less a squared mean is exact only near 0, where the moving mean leads.
+            near_zero = features - shift
+            mean, squares = means(near_zero, tf.square(near_zero))
+            variance = tf.maximum(squares - tf.square(mean), 0.0)
+            scale = tf.math.rsqrt(variance + self.epsilon)
+            outputs = (near_zero - mean) * scale
+
+            def backward(gradient, *_):
+                along_one, along_outputs = means(gradient, gradient * outputs)
+                return scale * (gradient - along_one - outputs * along_outputs)
+
+            return (outputs, shift + mean, variance), backward
+
+        outputs, mean, variance = standardize(tf.cast(inputs, shift.dtype))
+        self.moving_mean.assign(self.momentum * self.moving_mean + (1.0 - self.momentum) * mean)
+        self.moving_variance.assign(self.momentum * self.moving_variance + (1.0 - self.momentum) * variance)
+        return tf.cast(outputs * self.gamma + self.beta, self.compute_dtype)
+
+
+def _replicas():
+    """How many replicas of the network TensorFlow's strategy in scope has; 1 without one."""
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 class Block(layers.Layer):

@@ -34,7 +34,7 @@ def _validator():
 
 def make_record(
     model, dataset, recipe, history, test=None, *, failure=None, options=None, seed=0, label_noise=0.0,
-    localization=None,
+    localization=None, devices=1,
 ):  # fmt: skip
     """The record of a run that has ended, as a dict that satisfies the schema: with its test, or with its failure.
 
@@ -50,6 +50,7 @@ def make_record(
         seed, label_noise: as given to the run.
         localization: dict with `images`, `modules` (a mean score for each), `random` and `centre`; None where the
             data has no object masks.
+        devices: how many of them shared each batch.
 
     Raises:
         ValueError: something that the schema refuses.
@@ -88,7 +89,7 @@ def make_record(
             "seconds_per_epoch": round(statistics.median(row["seconds"] for row in history), 3) if history else None,
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         },
-        "environment": environment(),
+        "environment": environment() | {"devices": devices},
     }
     validate_record(record)
     return record

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import shutil
@@ -414,9 +415,9 @@ class Diverged(FloatingPointError):
 class _Bookkeeping(keras.callbacks.Callback):
     """Shuffles before each epoch, adds a row to the history after it, and stops a run that has diverged."""
 
-    def __init__(self, history, batches):
+    def __init__(self, history, batches, network):
         super().__init__()
-        self.history, self.batches = history, batches
+        self.history, self.batches, self.network = history, batches, network
         self.dataset, self.recipe = batches.dataset, batches.recipe
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -426,7 +427,8 @@ class _Bookkeeping(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._stop_unless_finite(epoch, "loss", logs["loss"])
         seconds = time.perf_counter() - self.started
-        checked = evaluate(self.model, self.dataset, self.dataset.validation)
+        _copy_weights(self.model, self.network)
+        checked = evaluate(self.network, self.dataset, self.dataset.validation)
         self._stop_unless_finite(epoch, "validation loss", checked["loss"])
         self.history.append({
             "epoch": epoch + 1,
@@ -517,6 +519,80 @@ def duration(seconds):
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
+def check_devices(devices, recipe):
+    """Check that this machine can spread a run over so many devices: accelerators, or CPUs where it has none.
+
+    Args:
+        devices: whole number; more than 1 on the backends TensorFlow and JAX, if it divides the batch size.
+        recipe: the run's `Recipe`.
+
+    Returns:
+        The names of the devices, by which Keras lists them; none for the one device that every run has.
+
+    Raises:
+        ValueError: what this backend or this machine cannot do; the message says how many devices there are.
+    """
+    _check_share(devices, recipe)
+    if devices == 1:
+        return []
+    names = keras.distribution.list_devices()
+    if devices > len(names):
+        raise ValueError(
+            f"devices must be at most {len(names)}, as many as there are here ({', '.join(names)}); received {devices}"
+        )
+    return names[:devices]
+
+
+def _check_share(devices, recipe):
+    """The part of `check_devices` that need not know the machine: a grid is checked on another than it runs on."""
+    checks.whole("devices", devices, 1)
+    backend = keras.backend.backend()
+    if devices > 1 and backend == "torch":
+        raise ValueError(
+            f"devices must be 1 on PyTorch; received {devices} (KERAS_BACKEND=tensorflow and jax train on several)"
+        )
+    if devices > 1 and backend == "tensorflow" and recipe.precision == "mixed_float16":
+        # The loss scaling of Keras looks for an overflow on the first device only, and lets those of the others pass.
+        raise ValueError(
+            f"devices must be 1 with mixed_float16 on TensorFlow; received {devices} "
+            "(mixed_bfloat16, float32 and KERAS_BACKEND=jax train on several)"
+        )
+    if recipe.batch_size % devices:
+        raise ValueError(f"devices must divide batch_size {recipe.batch_size}; received {devices}")
+
+
+def _scopes(names):
+    """Two context managers for one run on these devices: one to make and compile its network in, one to fit it in."""
+    if not names:
+        return contextlib.nullcontext(), contextlib.nullcontext()
+    if keras.backend.backend() == "jax":
+        parallel = keras.distribution.DataParallel(devices=names)
+        return parallel.scope(), parallel.scope()
+    import tensorflow as tf
+
+    # Keras fits a network by the strategy it was made in. In its scope, the network that is evaluated between epochs
+    # would take the strategy too, and give each answer once for each device.
+    return _quiet(tf.distribute.MirroredStrategy(names).scope()), _quiet(contextlib.nullcontext())
+
+
+@contextlib.contextmanager
+def _quiet(scope):
+    """`scope`, without the line that TensorFlow's strategy would print for each layer."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with scope:
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _copy_weights(source, target):
+    if source is not target:
+        target.set_weights(source.get_weights())
+
+
 @contextlib.contextmanager
 def _graph_as_written():
     """TensorFlow's graph optimiser (Grappler) off, on that backend, while a network is trained.
@@ -548,11 +624,16 @@ def _build_for_training(model, batches):
     model.reset_metrics()
 
 
-def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress=True, callbacks=()):
+def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress=True, callbacks=(), devices=1):
     """Train `model` on `dataset` by `recipe`; go on where a killed run in `output_dir` stopped.
 
     A run that is killed and started again repeats the epoch it was in, and ends with the history it would have had
     undisturbed. The test set is never touched.
+
+    On several devices each takes an equal part of every batch, by `tf.distribute.MirroredStrategy` or by
+    `keras.distribution.DataParallel`. Batch normalisation and the loss stay those of the whole batch, so the result is
+    that of one device but for the order of float32 sums (and of the draws of dropout). What is trained is a copy of
+    `model`, which gets the weights after each epoch and is evaluated on one device.
 
     Args:
         model: a network from `models.create_model`.
@@ -563,6 +644,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         settings: dict that tells one run from another; a checkpoint with other settings is refused.
         progress: False trains silently.
         callbacks: more Keras callbacks, called after our own.
+        devices: how many accelerators to use, or CPUs where there is none; see `check_devices`.
 
     Returns:
         The history: a list with a dict for each epoch: `epoch` (from 1), `loss` and `error` (per cent) on the
@@ -570,26 +652,33 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         at the epoch's end, and `seconds` of training.
 
     Raises:
-        ValueError: a checkpoint that belongs to other settings. (A damaged one is put aside, with a warning.)
+        ValueError: a checkpoint that belongs to other settings (a damaged one is put aside, with a warning), or a
+            wrong number of devices.
         Diverged: the loss became infinite or not a number.
     """
+    to_make, to_fit = _scopes(check_devices(devices, recipe))
     batches = Batches(dataset, recipe, seed)
     history = []
-    compile_model(model, recipe, recipe.epochs * len(batches))
-    _build_for_training(model, batches)
-    own = [_Bookkeeping(history, batches)]
+    own = [_Bookkeeping(history, batches, model)]
     if recipe.schedule == "plateau":
         own.append(_Plateau(history, recipe))
-    if output_dir is not None:
-        told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed, **dataclasses.asdict(recipe)}
-        checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told | (settings or {}), history)
-        own += [checkpoint, _HistoryFile(Path(output_dir) / "history.csv", history)]
-        checkpoint.restore(model)
+    with to_make:
+        trained = model if devices == 1 else keras.models.clone_model(model)
+        _copy_weights(model, trained)
+        compile_model(trained, recipe, recipe.epochs * len(batches))
+        if devices == 1:
+            _build_for_training(trained, batches)
+        if output_dir is not None:
+            told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed, **dataclasses.asdict(recipe)}
+            checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told | (settings or {}), history)
+            own += [checkpoint, _HistoryFile(Path(output_dir) / "history.csv", history)]
+            checkpoint.restore(trained)
+            _copy_weights(trained, model)
     if progress:
         own.append(Progress(recipe.epochs, len(batches)))
     if len(history) < recipe.epochs and not _stalled(recipe, history):
-        with _graph_as_written():
-            model.fit(
+        with to_fit, _graph_as_written():
+            trained.fit(
                 _feed(batches), epochs=recipe.epochs, initial_epoch=len(history), callbacks=[*own, *callbacks],
                 verbose=0, shuffle=False,
             )  # fmt: skip
@@ -663,7 +752,7 @@ def drop_checkpoint(output_dir):
 PARAMETERS = {
     "model": "attention_tiny", "model_options": {}, "dataset": "cluttered_digits", "data_dir": None,
     "profile": "smoke", "seed": 0, "label_noise": 0.0, "epochs": None, "batch_size": None, "learning_rate": None,
-    "mixed_precision": None, "output_dir": None,
+    "mixed_precision": None, "devices": 1, "output_dir": None,
 }  # fmt: skip
 
 _IPYTHON_NAMES = {"In", "Out", "exit", "quit", "open", "get_ipython"}
@@ -712,6 +801,8 @@ def check_parameters(names):
         run.pop("profile"), epochs=run.pop("epochs"), batch_size=run.pop("batch_size"),
         learning_rate=run.pop("learning_rate"), precision=run.pop("mixed_precision"),
     )  # fmt: skip
+    run["devices"] = 1 if run["devices"] is None else run["devices"]
+    _check_share(run["devices"], run["recipe"])
     run["output_dir"] = _output_dir(run)
     return run
 

@@ -87,6 +87,7 @@ def test_a_name_stands_for_one_setting_in_all_groups(grid):
         ("attention_128", "attention_129", "unknown model 'attention_129' (did you mean 'attention_128'?)"),
         ("{learning: naive}", "{learning: naiv}", "learning must be one of 'residual', 'naive'; received 'naiv'"),
         ("[0.1, 0.3, 0.5, 0.7]", "[0.1, 1.3]", "label_noise must be a number at least 0 and at most 1; received 1.3"),
+        ("seed: [0, 1, 2]", "devices: 3", "devices must divide batch_size 64; received 3"),
         ("seed: [0, 1, 2]", "seed: zero", "'zero' is not of type 'number', 'array'"),
         ("options: {mask_branch: local}", "options: {mask_branch: local", "not YAML:"),
         ("dataset: [cifar10, cifar100]", "model: attention_56", "'model' is given twice"),

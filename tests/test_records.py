@@ -25,6 +25,7 @@ def record():
     return records.make_record(
         models.create_model("attention_tiny"), data, training.recipe("smoke"), [row, row | {"epoch": 2}],
         {"last_epoch": test, "chosen_on_validation": test}, options=models.check_options("attention_tiny", {}), seed=7,
+        devices=2,
     )  # fmt: skip
 
 
@@ -33,6 +34,7 @@ def test_a_record_says_what_was_run(record):
     assert record["dataset"]["train"] == training.recipe("smoke").train_images
     assert record["time"]["training"] == 5.0 and record["time"]["seconds_per_epoch"] == 2.5
     assert record["environment"]["ranet_lib"] and record["environment"]["processors"] >= 1
+    assert record["environment"]["devices"] == 2
 
 
 def test_written_and_read_it_is_the_same(record, tmp_path):
@@ -64,6 +66,7 @@ def test_a_finished_record_is_never_overwritten(record, tmp_path):
         (lambda r: r["history"].pop(0), "epochs must run from 1"),
         (lambda r: r["dataset"].update(fingerprint="abc"), "fingerprint"),
         (lambda r: r.update(label_noise="0.1"), r"\$.label_noise"),
+        (lambda r: r["environment"].update(devices=0), r"\$.environment.devices: 0"),
     ],
 )
 def test_a_record_that_breaks_the_schema_is_refused(record, damage, message, tmp_path):

@@ -362,11 +362,41 @@ def test_parameters_as_papermill_and_a_notebook_give_them():
         ({"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
         ({"batch_size": 1}, "batch_size must be a whole number of at least 2; received 1"),
         ({"mixed_precision": True}, "mixed_precision must be one of 'float32'"),
+        ({"devices": 0}, "devices must be a whole number of at least 1; received 0"),
+        ({"devices": "all"}, "devices must be a whole number of at least 1; received 'all'"),
+        ({"devices": 3}, "devices must divide batch_size 64; received 3"),
+        ({"devices": 2, "mixed_precision": "mixed_float16"}, "devices must be 1 with mixed_float16 on TensorFlow"),
     ],
 )
 def test_a_wrong_parameter_is_named(parameters, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         training.check_parameters(parameters)
+
+
+# --- Several devices; that they learn what one learns is in test_devices.py
+
+
+def test_the_number_of_devices_is_no_setting_of_a_run(tmp_path, monkeypatch):
+    """The same run, wherever it is made: the same name, and a checkpoint that goes on with more or fewer."""
+    monkeypatch.chdir(tmp_path)
+    runs = [training.check_parameters({"devices": devices}) for devices in (None, 1, 2)]
+    assert [run["devices"] for run in runs] == [1, 1, 2]
+    assert len({run["output_dir"] for run in runs}) == 1
+
+
+def test_more_devices_than_there_are_are_refused_with_their_number(data):
+    there = len(keras.distribution.list_devices())
+    recipe = quick(batch_size=2 * (there + 1))
+    message = rf"at most {there}, as many as there are here \(.*:0.*\); received {there + 1}"
+    with pytest.raises(ValueError, match=message):
+        training.fit(small_network(), data, recipe, devices=there + 1)
+
+
+def test_pytorch_trains_on_one_device(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    assert training.check_devices(1, quick()) == []
+    with pytest.raises(ValueError, match="devices must be 1 on PyTorch; received 2 .*tensorflow and jax"):
+        training.check_devices(2, quick())
 
 
 # --- Speed
