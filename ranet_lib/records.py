@@ -306,7 +306,7 @@ def results_table(records):
             "on validation's choice %": error(record, "chosen_on_validation"),
             "paper %": published_error(record),
             "minutes": round(record["time"]["training"] / 60, 1),
-            "device": record["environment"]["device"],
+            "device": _devices(record),
         }
         for name, record in records.items()
     ]
@@ -398,9 +398,15 @@ def _row(settings, data, runs, seeds):
         "parameters": first and first["model"]["parameters"],
         "flops": first and first["model"]["flops"],
         "hours": first and sum(record["time"]["training"] for record in runs.values()) / 3600,
-        "devices": first and sorted({record["environment"]["device"] for record in runs.values()}),
+        "devices": first and sorted({_devices(record) for record in runs.values()}),
         **{by: _printed(by, settings) for by in PUBLISHED},
     }
+
+
+def _devices(record):
+    """What the run was made on, with their number where several shared it."""
+    count = record["environment"].get("devices", 1)
+    return f"{count} of {record['environment']['device']}" if count > 1 else record["environment"]["device"]
 
 
 def _label(settings, changed):
