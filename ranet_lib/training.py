@@ -229,7 +229,7 @@ class SGD(keras.optimizers.SGD):
 
     Args:
         learning_rate: a number or a Keras schedule.
-        momentum, nesterov, **kwargs: as in Keras, but on by default.
+        momentum, nesterov, kwargs: as in Keras, but on by default.
         decay: the factor of each weight that is added to its gradient.
     """
 
@@ -633,7 +633,8 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
     On several devices each takes an equal part of every batch, by `tf.distribute.MirroredStrategy` or by
     `keras.distribution.DataParallel`. Batch normalisation and the loss stay those of the whole batch, so the result is
     that of one device but for the order of float32 sums (and of the draws of dropout). What is trained is a copy of
-    `model`, which gets the weights after each epoch and is evaluated on one device.
+    `model`, which gets the weights after each epoch and is evaluated on one device. TensorFlow cannot go from several
+    devices to another number of several in one process.
 
     Args:
         model: a network from `models.create_model`.
@@ -647,9 +648,9 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         devices: how many accelerators to use, or CPUs where there is none; see `check_devices`.
 
     Returns:
-        The history: a list with a dict for each epoch: `epoch` (from 1), `loss` and `error` (per cent) on the
-        augmented training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate`
-        at the epoch's end, and `seconds` of training.
+        The history, a list with a dict for each epoch. It has `epoch` (from 1), `loss` and `error` (per cent) on the
+        augmented training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate` at
+        the epoch's end, and `seconds` of training.
 
     Raises:
         ValueError: a checkpoint that belongs to other settings (a damaged one is put aside, with a warning), or a
@@ -748,7 +749,7 @@ def drop_checkpoint(output_dir):
 
 # --- The parameters of book/experiments/train.ipynb --------------------------------------------------------------
 
-#: Every parameter of the experiment notebook, with its default. None means: what the profile says.
+#: Every parameter of the experiment notebook, with its default. None means what the profile says.
 PARAMETERS = {
     "model": "attention_tiny", "model_options": {}, "dataset": "cluttered_digits", "data_dir": None,
     "profile": "smoke", "seed": 0, "label_noise": 0.0, "epochs": None, "batch_size": None, "learning_rate": None,

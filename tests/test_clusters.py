@@ -23,6 +23,11 @@ more:
 """
 
 
+def hear_ctrl_c():
+    """What runs in the background, as tests may, is deaf to Ctrl-C, and so would be what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 # --- Without a cluster -------------------------------------------------------------------------------------------
 
 
@@ -123,7 +128,7 @@ class Story:
                 "--set-resources", "run:cpus_per_task=1", "run:mem_mb=1500",
             ],
             cwd=ROOT, env=self.cluster.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=hear_ctrl_c,
         )  # fmt: skip
 
     def end(self, batch):
@@ -212,7 +217,7 @@ def test_kubernetes_does_a_run_and_makes_a_deleted_job_again(tmp_path):
                 "--profile", str(PROFILES / "kubernetes"), "--seconds-between-status-checks", "3",
             ],
             cwd=ROOT, env=kubernetes.environment | {"KERAS_BACKEND": "tensorflow"}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=hear_ctrl_c,
         )  # fmt: skip
 
     def attempts(count):
