@@ -443,7 +443,7 @@ def local_inner_filters(filters, mask_depth, mask_units=1, unit=None):
     Args:
         filters: channels of input and output.
         mask_depth, mask_units: of the encoder-decoder that is replaced.
-        unit: the arguments of its `ResidualUnit`s, as a dict.
+        unit: the arguments of each `ResidualUnit` in it, as a dict.
     """
     unit = dict(unit or {})
     inner, groups = unit.get("inner_filters") or filters // 4, unit.get("groups", 1)

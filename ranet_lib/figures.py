@@ -10,7 +10,7 @@ import io
 import matplotlib.pyplot as plt
 import numpy as np
 
-#: The book's colours: distinguishable in grey and to colour-blind readers, the same meaning everywhere.
+#: The book's colours, distinguishable in grey and to colour-blind readers, with the same meaning everywhere.
 COLOURS = {"trunk": "#1b6ca8", "mask": "#c8553d", "other": "#5f7f4f", "muted": "#7a7a7a"}
 #: The book's colour map for masks and single maps.
 MASK_MAP = "viridis"

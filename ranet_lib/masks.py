@@ -25,8 +25,8 @@ def attention_masks(model, images, batch_size=None, channels=False):
             images fit in memory.
 
     Returns:
-        A list with one float32 array per attention module, in the order of the network: `(count, h, w)` with the
-        module's own height and width, or `(count, h, w, filters)` with `channels=True`.
+        A list with one float32 array per attention module, in the order of the network. Its shape is `(count, h, w)`
+        with the module's own height and width, or `(count, h, w, filters)` with `channels=True`.
 
     Raises:
         ValueError: a model without attention modules, or images of the wrong shape.

@@ -60,7 +60,7 @@ class ModelSpec:
 
     @property
     def weighted_layers(self):
-        """Depth as the paper counts it: first convolution, classifier, and three a unit on the longest trunk path."""
+        """Depth as the paper counts it, the first convolution, the classifier, and three a unit of the trunk."""
         units = sum(self.stage_units) + sum(self.modules) * (2 * self.pre_units + self.trunk_units)
         return 2 + 3 * units
 
@@ -388,7 +388,7 @@ def describe(name, num_classes=10, input_shape=None, **options):
     """The size and cost of a network, counted on the network itself but without the memory for its weights.
 
     Args:
-        name, num_classes, input_shape, **options: as in `create_model`.
+        name, num_classes, input_shape, options: as in `create_model`.
 
     Returns:
         dict with `name`, `num_classes`, `layers` (as the paper counts them), `parameters` (all numbers, moving

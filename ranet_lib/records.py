@@ -22,8 +22,8 @@ import jsonschema
 
 HERE = Path(__file__).parent
 
-#: What the paper and the source document printed, to set beside our own records: errors in per cent, parameters in
-#: millions.
+#: What the paper and the source document printed, to set beside our own records. Errors are in per cent, parameters
+#: in millions.
 PUBLISHED = json.loads((HERE / "published.json").read_text(encoding="utf-8"))
 
 
@@ -324,13 +324,13 @@ def summary(records, planned=None):
             are then those of the plan, in its order, also where nothing has run. None: those of the records.
 
     Returns:
-        list of dicts. What was asked: `label` (the network and what is changed in it, in words), `model`, `options`
-        (all of them), `changed` (those that are not the network's own), `layers` (as the paper counts them),
-        `dataset`, `label_noise`, `recipe`, and `planned`, a list of seeds. What was found: `n` finished runs and
-        `failed` ones, their `seeds`, the `errors` (per cent, test error of the last epoch) with `mean` and sample
-        standard deviation `deviation` (None for fewer than two). What was used: `copy`, `train_images`,
+        list of dicts. What was asked is in `label` (the network and what is changed in it, in words), `model`,
+        `options` (all of them), `changed` (those that are not the network's own), `layers` (as the paper counts them),
+        `dataset`, `label_noise`, `recipe`, and `planned`, a list of seeds. What was found is in `n`, the finished
+        runs, and `failed`, the others, their `seeds`, the `errors` (per cent, test error of the last epoch) with `mean`
+        and sample standard deviation `deviation` (None for fewer than two). What was used is in `copy`, `train_images`,
         `test_images`, `parameters`, `flops`, `hours` of training in all, `devices`; all None where nothing has run.
-        And what was printed for it: `paper`, `source` (per cent, or None).
+        What was printed for it is in `paper` and `source` (per cent, or None).
     """
     measured = []
     for record in records.values():

@@ -62,17 +62,17 @@ class Dataset:
 
     @property
     def mean(self) -> np.ndarray:
-        """float32, shape (3,): the mean red, green and blue of the training images, 0 to 255."""
+        """The mean red, green and blue of the training images, 0 to 255; float32, shape (3,)."""
         return self._statistics[0]
 
     @property
     def std(self) -> np.ndarray:
-        """float32, shape (3,): the standard deviation of red, green and blue in the training images."""
+        """The standard deviation of red, green and blue in the training images; float32, shape (3,)."""
         return self._statistics[1]
 
     @property
     def mirrors(self) -> bool:
-        """Whether an image means the same mirrored: not so for digits."""
+        """Whether an image means the same mirrored, as a digit does not."""
         return self.name != "cluttered_digits"
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
