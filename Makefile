@@ -33,10 +33,11 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book test test-slow benchmark experiments results lint install lock clean
+.PHONY: help book lab test test-slow benchmark experiments results lint install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
+	@echo "make lab       open the chapters in JupyterLab, after installing it"
 	@echo "make test      run the tests, the quick ones first"
 	@echo "make test-slow compare with other backends and runtimes, after installing them (about 1 GB)"
 	@echo "make experiments GROUP=NAME   run the experiments of a group of book/experiments/grid.yaml that have not run yet"
@@ -53,6 +54,9 @@ help:
 book: _build/site.stamp
 	@echo "The book is built. Open this in a browser:"
 	@echo "file://$(CURDIR)/_build/html/index.html"
+
+lab: .venv/lab.installed
+	.venv/bin/jupyter lab book
 
 test: install
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
@@ -78,7 +82,7 @@ install: .venv/$(BACKEND).stamp
 
 lock: $(OWN_UV)
 	$(UV) pip compile pyproject.toml --output-file requirements.lock --quiet $(if $(UPGRADE),--upgrade) \
-		--extra book --extra test --extra batch --extra export --extra cpu \
+		--extra book --extra lab --extra test --extra batch --extra export --extra cpu \
 		--universal --python-version 3.11 --fork-strategy fewest \
 		--no-annotate --custom-compile-command "make lock"
 
@@ -106,6 +110,10 @@ _build/cache.stamp: .venv/$(BACKEND).stamp $(IMPORTED)
 	rm -rf .venv
 	$(UV) venv --quiet --python $(PYTHON) .venv
 	$(UV) pip install --python .venv --editable '.[book,test,batch,$(BACKEND)]' --constraint requirements.lock
+	@touch $@
+
+.venv/lab.installed: .venv/$(BACKEND).stamp
+	$(UV) pip install --python .venv --quiet --editable '.[lab]' --constraint requirements.lock
 	@touch $@
 
 # By pip and not by uv, because pip follows the settings of this machine for where PyTorch's build for CPUs is found.
