@@ -1,0 +1,74 @@
+"""What make does, where there is no make: `python -m ranet_lib book`, `test` or `train FOLDER`, in the repository.
+
+First, in an environment of your own:
+
+    python -m pip install --editable ".[book,test,batch,cpu]" --constraint requirements.lock
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NEEDS = {"book": "jupyter_book", "test": "pytest", "train": "papermill"}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m ranet_lib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="book | test | train")
+    commands.add_parser("book", help="run every chapter and build the site in _build/html")
+    commands.add_parser("test", help="run the quick tests; more words are pytest's options")
+    train = commands.add_parser("train", help="train a network; more words are papermill's, such as -p seed 1")
+    train.add_argument("folder", type=Path, help="where the run goes")
+    asked, more = parser.parse_known_args(arguments)
+    if asked.command == "book" and more:
+        parser.error(f"book takes no options; received {' '.join(more)}")
+    if not (ROOT / "_toc.yml").exists():
+        parser.error(f"{asked.command} needs the repository; this library is installed in {ROOT}, without it")
+    try:
+        __import__(NEEDS[asked.command])
+    except ImportError:
+        parser.error(f"{asked.command} needs {NEEDS[asked.command]}:{__doc__.partition('own:')[2].rstrip()}")
+    # Notebooks and pages are UTF-8, whatever the machine's locale.
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    words = {"book": book, "test": test, "train": train_in}[asked.command](asked, more)
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, env=environment)
+    if asked.command == "book" and done.returncode == 0:
+        print("The book is built. Open this in a browser:", (ROOT / "_build/html/index.html").as_uri(), sep="\n")
+    return done.returncode
+
+
+def book(asked, more):
+    shutil.rmtree(ROOT / "_build" / "html", ignore_errors=True)
+    # What is kept of the last build compares the code of the notebooks only, not what they import and read.
+    kept = ROOT / "_build" / ".jupyter_cache"
+    if kept.exists() and newest() > kept.stat().st_ctime:
+        shutil.rmtree(kept)
+    return ["jupyter_book", "build", ".", "--all", "-W", "-n", "--keep-going"]
+
+
+def newest():
+    """When a file of the library or a record last changed."""
+    folders = (ROOT / "ranet_lib", ROOT / "book" / "results", ROOT / "book" / "experiments")
+    files = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    return max(path.stat().st_mtime for path in files)
+
+
+def test(asked, more):
+    return ["pytest", *more]
+
+
+def train_in(asked, more):
+    folder = asked.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    notebook = ROOT / "book" / "experiments" / "train.ipynb"
+    return ["papermill", str(notebook), str(folder / "train.ipynb"), "-p", "output_dir", str(folder), *more]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
