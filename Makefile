@@ -33,7 +33,7 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book lab test test-slow benchmark experiments results lint install lock clean
+.PHONY: help book lab test test-slow benchmark experiments results lint dist install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
@@ -44,6 +44,7 @@ help:
 	@echo "make results   take the records of finished runs into book/results, and print the table (RUNS=folder: not runs)"
 	@echo "make benchmark measure speed against plain PyTorch (an hour; BENCHMARK_FLAGS=--help says how to measure less)"
 	@echo "make lint      check the style of the code and of the notebooks"
+	@echo "make dist      build the wheel and the source distribution in dist"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
 	@echo "make clean     remove everything that make has made"
@@ -78,6 +79,10 @@ results: install
 lint: install
 	.venv/bin/ruff check .
 
+dist: $(OWN_UV)
+	rm -rf dist
+	$(UV) build --quiet --out-dir dist
+
 install: .venv/$(BACKEND).stamp
 
 lock: $(OWN_UV)
@@ -87,7 +92,7 @@ lock: $(OWN_UV)
 		--no-annotate --custom-compile-command "make lock"
 
 clean:
-	rm -rf _build .venv .uv .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build dist .venv .uv .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --all reads every page again: a warning of the last build must not hide in what Sphinx kept of it. What is kept is
