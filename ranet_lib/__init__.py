@@ -2,7 +2,7 @@
 
 Each module is a room; import the one you need:
 
-    from ranet_lib import blocks, models, datasets, training, records, masks, figures
+    from ranet_lib import blocks, models, datasets, training, records, masks, figures, explore
 """
 
 import os

@@ -15,8 +15,13 @@ import nbformat
 import pytest
 import yaml
 from conftest import ROOT
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 
 PHONE_WIDTH = 360
+HEAVIEST_FRAMES = 1_500_000  # bytes of one page
 
 # Runs in the page: waits for the formulas and the pictures, then returns what the tests look at.
 READ_PAGE = r"""
@@ -48,6 +53,8 @@ const done = arguments[arguments.length - 1];
     targets: [...document.querySelectorAll("[id], a[name]")].map(target => target.id || target.name),
     solutions: [...document.querySelectorAll(".solution")].map(solution => (
       [solution.textContent.trim().slice(0, 40), solution.classList.contains("toggle-hidden")])),
+    explorers: [...document.querySelectorAll(".explore script[type='application/json']")].map(
+      frames => frames.textContent.length),
   });
 })();
 """
@@ -198,6 +205,78 @@ def test_pages_fit_a_phone(pages):
 def test_solutions_are_folded(pages):
     assert any(page.found["solutions"] for page in pages)
     check(pages, lambda page: [text for text, folded in page.found["solutions"] if not folded])
+
+
+@pytest.fixture
+def explorer_pages(pages):
+    """The pages whose figures the reader can move."""
+    found = [page for page in pages if page.found["explorers"]]
+    assert found, "no page has an explorer: these tests would pass whatever the pages show"
+    return found
+
+
+def test_frames_of_explorers_are_small(explorer_pages):
+    check(explorer_pages, lambda page: [size for size in [sum(page.found["explorers"])] if size > HEAVIEST_FRAMES])
+
+
+def place(control):
+    """Where a slider or a list stands, and the last place that it has."""
+    if control.tag_name == "select":
+        return control.get_property("selectedIndex"), len(Select(control).options) - 1
+    return int(control.get_attribute("value")), int(control.get_attribute("max"))
+
+
+def by_key(browser, control):
+    at, last = place(control)
+    control.send_keys(Keys.HOME if at == last else Keys.ARROW_RIGHT)
+
+
+def by_pointer(browser, control):
+    """Pull a slider to the end that is further away; choose another name from a list."""
+    at, last = place(control)
+    if control.tag_name == "select":
+        return Select(control).select_by_index((at + 1) % (last + 1))
+    way = control.size["width"] // 2 * (1 if at <= last / 2 else -1)
+    ActionChains(browser).move_to_element(control).click_and_hold().move_by_offset(way, 0).release().perform()
+
+
+def test_every_control_changes_its_picture_and_says_so(site, browser, explorer_pages):
+    def seen(explorer, control):
+        image, live = (explorer.find_element(By.CSS_SELECTOR, name) for name in ("img", "[aria-live=polite]"))
+        value = control.get_attribute("aria-valuetext") or Select(control).first_selected_option.text
+        return image.get_attribute("src"), image.get_attribute("alt"), live.text, value
+
+    def dead_controls(page):
+        browser.get((site / page.name).as_uri())
+        for explorer in browser.find_elements(By.CLASS_NAME, "explore"):
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", explorer)
+            for control in explorer.find_elements(By.CSS_SELECTOR, "input, select"):
+                for move in (by_key, by_pointer):
+                    before = seen(explorer, control)
+                    move(browser, control)
+                    after = seen(explorer, control)
+                    if any(old == new for old, new in zip(before, after)) or after[1] != after[2]:
+                        yield f"{control.accessible_name}, {move.__name__}: {before[1:]}, then {after[1:]}"
+        yield from console_errors(browser)
+
+    check(explorer_pages, dead_controls)
+
+
+def test_without_javascript_explorers_show_where_they_start(site, browser, explorer_pages):
+    def missing(page):
+        browser.get((site / page.name).as_uri())
+        for explorer in browser.find_elements(By.CLASS_NAME, "explore"):
+            image = explorer.find_element(By.TAG_NAME, "img")
+            if not (image.is_displayed() and image.get_attribute("alt") and image.get_property("naturalWidth")):
+                yield "no picture"
+            if any(control.is_displayed() for control in explorer.find_elements(By.CSS_SELECTOR, "input, select")):
+                yield "a control that does nothing"
+
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        check(explorer_pages, missing)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 def test_every_notebook_has_a_colab_button(pages):

@@ -1,0 +1,227 @@
+"""Figures that a reader moves: by widgets where a kernel answers, by the same controls over frames where none does."""
+
+import base64
+import functools
+import inspect
+import io
+import itertools
+import json
+import math
+import numbers
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ranet_lib import figures
+
+#: The most combinations of values that an explorer may have: each becomes a picture in the built page.
+MOST_FRAMES = 60
+#: Pixels per inch of a frame. A page holds many, and shows each at 100 CSS pixels per inch.
+DPI = 150
+#: What moves the frames of a page.
+SCRIPT = Path(__file__).with_name("explore.html")
+
+
+def explore(draw, **controls):
+    """Show a figure with one or two controls that change it.
+
+        def draw(depth=2, rule="naive"):
+            ...
+            return figure, "After two masks a quarter is left."
+
+        explore(draw, depth=range(9), rule=["naive", "residual"])
+
+    In a live notebook this is an ipywidgets panel that calls `draw` at each move. Where nobody is there to move
+    anything while the cell runs (the built book, papermill, `nbconvert --execute`), it is one piece of HTML with a
+    frame for each combination of values, which needs no kernel and no network; without JavaScript it shows the frame
+    it starts with.
+
+    Args:
+        draw: takes the controls by name and returns what `figures.show` takes: a `matplotlib.figure.Figure` of one
+            size for all values, and its alt text, the finding first. It is called in the style of the book's figures.
+            A default of its argument is the value that the control starts with; without one, that is the first.
+        **controls: for each argument of `draw` its values, at least two: numbers become a slider (`range(9)`,
+            `np.linspace(0, 1, 11)`), names a list to choose from (`["naive", "residual"]`). At most 60 combinations.
+
+    Raises:
+        ValueError: no control or more than two, one without a choice or with values that cannot be told apart, too
+            many combinations, or a start that is none of the values. The message names the control.
+        TypeError: `draw` returns anything else.
+    """
+    values = {name: _values(name, given) for name, given in controls.items()}
+    if len(values) not in (1, 2):
+        raise ValueError(f"explore takes one or two controls; received {len(values)} ({', '.join(values) or 'none'})")
+    if math.prod(map(len, values.values())) > MOST_FRAMES:
+        sizes = " x ".join(f"{len(each)} of {name}" for name, each in values.items())
+        raise ValueError(f"the controls may have at most {MOST_FRAMES} combinations; received {sizes}")
+    start = {name: _start(draw, name, allowed) for name, allowed in values.items()}
+
+    @functools.cache
+    def frame(*at):
+        return _frame(draw, dict(zip(values, at)))
+
+    shown = frame(*start.values())
+    bundle = _panel(frame, values, start) if _someone_is_there() else _page(frame, values, start)
+    # For readers that show neither, such as a PDF, or a saved notebook on a page that runs no script.
+    picture = io.BytesIO()
+    Image.open(io.BytesIO(shown.data)).convert("RGB").save(picture, "png", optimize=True)
+    bundle |= {"image/png": _base64(picture.getvalue()), "text/plain": f"[figure: {shown.alt}]"}
+
+    from IPython.display import display
+
+    display(bundle, raw=True, metadata={"image/png": {"alt": shown.alt, "width": shown.size[0]}})
+
+
+def _someone_is_there():
+    """Whether the running cell was sent by a person's front end, which shows widgets, rather than by a program.
+
+    Each request to run a cell says whether input may be asked for. JupyterLab, VS Code and Colab say yes; papermill,
+    nbconvert and MyST-NB, all of them through nbclient, say no, because nobody could answer. An environment variable
+    would have to be set by everyone who builds the book, and a widget beside the frames in every output is kept in
+    executed notebooks, where pages made from them take it first, and it does not move. Where the answer is no but
+    someone is there after all, the frames work as well.
+    """
+    from IPython import get_ipython
+
+    request = getattr(get_ipython(), "parent_header", None) or {}
+    return bool(request.get("content", {}).get("allow_stdin"))
+
+
+# --- Checks ------------------------------------------------------------------------------------------------------
+
+
+def _values(name, given):
+    """The values of a control as a list of plain numbers or of names."""
+    try:
+        values = [] if isinstance(given, (str, dict)) else list(given)
+    except TypeError:
+        values = []
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    names = all(isinstance(value, str) for value in values)
+    if not names and not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
+        raise ValueError(f"control {name} must have numbers or names, and not both; received {given!r}")
+    if len(set(map(_text, values))) < max(2, len(values)):
+        allowed = "at least two different values, such as range(9), np.linspace(0, 1, 11) or a list of names"
+        raise ValueError(f"control {name} must have {allowed}; received {given!r}")
+    return values
+
+
+def _start(draw, name, values):
+    """The value that a control starts with."""
+    argument = inspect.signature(draw).parameters.get(name)
+    if argument is None or argument.default is argument.empty:
+        return values[0]
+    if argument.default not in values:
+        allowed = ", ".join(map(_text, values))
+        raise ValueError(f"control {name} must start at one of its values {allowed}; draw has {argument.default!r}")
+    return values[values.index(argument.default)]
+
+
+def _text(value):
+    """A value as the reader sees it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+# --- One frame ---------------------------------------------------------------------------------------------------
+
+
+class _Frame(NamedTuple):
+    """A drawn figure."""
+
+    data: bytes  # a lossless WebP, half as large as a PNG
+    alt: str
+    size: tuple[int, int]  # in CSS pixels
+
+    def html(self):
+        alt, (width, height) = escape(self.alt), self.size
+        look = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'
+        picture = f'<img src="data:image/webp;base64,{_base64(self.data)}" alt="{alt}" {look}>'
+        return f'{picture}<p aria-live="polite">{alt}</p>'
+
+
+def _frame(draw, values):
+    with plt.rc_context(figures.STYLE):
+        match drawn := draw(**values):
+            case (Figure() as figure, str(alt)) if alt.strip():
+                pass
+            case _:
+                raise TypeError(f"draw must return a matplotlib figure and its alt text; of {values} it made {drawn!r}")
+        if figure.get_layout_engine() is None:
+            figure.set_layout_engine("constrained")  # or labels are cut off: a frame is not cropped to what is drawn
+        data, lossless = io.BytesIO(), {"lossless": True, "quality": 75, "method": 1}
+        figure.savefig(data, format="webp", dpi=DPI, facecolor="white", pil_kwargs=lossless)
+        plt.close(figure)
+    size = tuple(round(100 * inches) for inches in figure.get_size_inches())
+    return _Frame(data.getvalue(), alt.strip(), size)
+
+
+def _base64(data):
+    return base64.b64encode(data).decode()
+
+
+# --- A live notebook -----------------------------------------------------------------------------------------------
+
+
+def _panel(frame, values, start):
+    """What a notebook displays as a panel of widgets. Only what ipywidgets 7.7, Colab's, has too."""
+    import ipywidgets as widgets
+
+    controls, picture, trouble = [], widgets.HTML(), widgets.Output()
+    for name, allowed in values.items():
+        kind = widgets.Dropdown if isinstance(allowed[0], str) else widgets.SelectionSlider
+        options = [(_text(value), value) for value in allowed]
+        look = {"style": {"description_width": "initial"}, "layout": {"max_width": "100%"}}
+        controls.append(kind(options=options, value=start[name], description=_label(name), **look))
+
+    @trouble.capture(clear_output=True)  # an error in `draw` is seen below the panel
+    def move(change=None):
+        picture.value = frame(*(control.value for control in controls)).html()
+
+    for control in controls:
+        control.observe(move, "value")
+    move()
+    panel = widgets.VBox([*controls, picture, trouble])
+    view = {"version_major": 2, "version_minor": 0, "model_id": panel.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view}
+
+
+def _label(name):
+    return name.replace("_", " ")
+
+
+# --- A page without a kernel ---------------------------------------------------------------------------------------
+
+
+def _page(frame, values, start):
+    """What a notebook displays as controls over frames: HTML that carries all it needs."""
+    frames = [frame(*at) for at in itertools.product(*values.values())]
+    if len({each.size for each in frames}) > 1:
+        raise TypeError(f"draw must return figures of one size; received {sorted({each.size for each in frames})}")
+    texts = [list(map(_text, allowed)) for allowed in values.values()]
+    data = {"texts": texts, "frames": [[_base64(each.data), each.alt] for each in frames]}
+    data = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # or an alt text could end the script
+    controls = "".join(_control(name, allowed, allowed.index(start[name])) for name, allowed in values.items())
+    # Without its script there is nothing to move, so the controls are hidden until the script has found them.
+    html = (
+        f'<div class="explore"><div style="display: none">{controls}</div>{frame(*start.values()).html()}'
+        f'<script type="application/json">{data}</script>{SCRIPT.read_text(encoding="utf-8")}</div>'
+    )
+    return {"text/html": html}
+
+
+def _control(name, values, at):
+    """The HTML of one control. Firefox keeps its position over a reload, unless autocomplete is off."""
+    label, text = escape(_label(name)), escape(_text(values[at]))
+    said = f'autocomplete="off" aria-label="{label}"'
+    if isinstance(values[0], str):
+        options = (f"<option{' selected' * (i == at)}>{escape(value)}" for i, value in enumerate(values))
+        control = f"<select {said}>{''.join(options)}</select>"
+    else:
+        slider = f'<input type="range" max="{len(values) - 1}" value="{at}" {said} aria-valuetext="{text}">'
+        control = f'{slider}<output aria-live="off">{text}</output>'  # silent: the slider says its value itself
+    return f"<label><span>{label}</span>{control}</label>"
