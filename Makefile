@@ -33,7 +33,7 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book lab test test-slow benchmark experiments results lint dist install lock clean
+.PHONY: help book lab test test-slow test-colab benchmark experiments results lint dist colab address install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
@@ -45,6 +45,9 @@ help:
 	@echo "make benchmark measure speed against plain PyTorch (an hour; BENCHMARK_FLAGS=--help says how to measure less)"
 	@echo "make lint      check the style of the code and of the notebooks"
 	@echo "make dist      build the wheel and the source distribution in dist"
+	@echo "make colab     make what Google Colab opens in _build/colab: notebooks without the book's markup, and the wheel"
+	@echo "make address   write repository.url of _config.yml, and the set-up cell, wherever else they stand"
+	@echo "make test-colab   run every chapter with Colab's versions (needs Python 3.13, and COLAB_PINS, Colab's pip freeze)"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
 	@echo "make clean     remove everything that make has made"
@@ -65,6 +68,10 @@ test: install
 test-slow: .venv/compare.installed
 	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
 
+# COLAB_PINS: a file with what `pip freeze` prints in Colab.
+test-colab: install
+	.venv/bin/python -m pytest -m colab $(PYTEST_FLAGS)
+
 benchmark: .venv/compare.installed
 	.venv/bin/python benchmarks/run.py $(BENCHMARK_FLAGS)
 
@@ -82,6 +89,13 @@ lint: install
 dist: $(OWN_UV)
 	rm -rf dist
 	$(UV) build --quiet --out-dir dist
+
+colab: install dist
+	rm -rf _build/colab
+	.venv/bin/python book/colab.py _build/colab --wheel dist/*.whl
+
+address: install
+	.venv/bin/python book/address.py
 
 install: .venv/$(BACKEND).stamp
 

@@ -170,6 +170,8 @@ def directive(book, page, name, title, body):
             return f"<details>\n<summary>{title}</summary>\n\n{inner}\n\n</details>\n"
         case "admonition":
             return "\n".join(f"> {line}".rstrip() for line in [f"**{title}**", "", *inner.split("\n")]) + "\n"
+        case "note" | "tip" | "hint" | "important" | "warning" | "seealso":
+            return directive(book, page, "admonition", name.capitalize(), body)
         case "literalinclude":
             included = ((book.root / page).parent / title).read_text(encoding="utf-8").rstrip()
             return keep_code(f"```{options.get('language', '')}\n{included}\n```")

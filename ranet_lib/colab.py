@@ -10,7 +10,7 @@ Colab then starts afresh, so run this cell again."""
 def report():
     """Print the versions that matter, the device, and, without a GPU, the way to one."""
     found = records.environment()
-    print(", ".join(f"{package} {version}" for package, version in found["packages"].items() if version))
+    print(f"ranet_lib {found['ranet_lib']}, Keras {found['keras']}, {found['backend']}, Python {found['python']}")
     print("device:", found["device"])
-    if "gpu" not in found["device_kind"]:
+    if found["device"].startswith("CPU"):
         print(NO_GPU)

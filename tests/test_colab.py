@@ -1,0 +1,204 @@
+"""What Google Colab opens: notebooks that show as they should there, and that run with the versions it has."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "book"))
+import address  # noqa: E402
+import colab  # noqa: E402
+
+BOOK = colab.Book()
+PAGES = sorted(BOOK.notebooks)
+PINS = Path(os.environ.get("COLAB_PINS") or ROOT.parent / "shared" / "colab" / "pip-freeze.gpu.txt")
+CODE = re.compile(r"^(`{3,})\w*\n.*?^\1$|`[^`]*`", re.S | re.M)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_markup_of_the_book_is_left(page):
+    notebook = colab.plain_notebook(BOOK, page)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            prose = CODE.sub("", cell.source)
+            assert not re.search(r"\{[\w:-]+\}`|^\s*:{3,}|^`{3,}|^:\w+:|^\(\S+\)=|\]\(\)", prose, re.M), cell.source
+
+
+def test_every_link_leads_to_a_page_of_the_book():
+    url, found = address.repository(), set()
+    folder = url.removeprefix("https://github.com")
+    for page in PAGES:
+        cells = colab.plain_notebook(BOOK, page).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        for target in re.findall(r"\]\((https://[^)]+)\)", text):
+            if "colab.research" in target:
+                name = re.fullmatch(rf"https://colab.research.google.com/github{folder}/blob/colab/(.*)\.ipynb", target)[1]
+                assert (ROOT / f"{name}.ipynb").exists()
+                found.add(name)
+            elif ".github.io" in target:
+                assert re.fullmatch(rf"{address.site(url)}/(.*)\.html", target)[1] in BOOK.pages
+    assert len(found) > 10
+
+
+def test_code_is_what_the_book_has():
+    for page, notebook in BOOK.notebooks.items():
+        ours = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+        assert [cell.source for cell in colab.plain_notebook(BOOK, page).cells if cell.cell_type == "code"] == ours
+
+
+def test_solutions_are_folded_and_figures_have_their_captions():
+    notebook = colab.plain_notebook(BOOK, "book/01_why_attention")
+    headings = [cell for cell in notebook.cells if cell.source.startswith("##### Solution")]
+    assert headings and [cell.id for cell in headings] == notebook.metadata["colab"]["collapsed_sections"]
+    exercises = [cell for cell in notebook.cells if cell.source.startswith("#### Exercise")]
+    assert len(exercises) == len(headings)
+    captions = [cell.source for cell in notebook.cells if cell.source.startswith("*Figure ")]
+    assert captions == [
+        f"*Figure {number}. {figure['caption']}*"
+        for number, figure in enumerate(filter(None, map(colab.figure_of, BOOK.notebooks["book/01_why_attention"].cells)), 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, plain",
+    [
+        ("{doc}`04_soft_masks`", "[Soft masks](https://colab.research.google.com/github"),
+        ("{doc}`masks <04_soft_masks>`", "[masks](https://colab.research.google.com/github"),
+        ("{doc}`glossary`", "/book/glossary.html)"),
+        ("{cite}`wang2017residual`", "([Wang et al., 2017]("),
+        ("{cite:t}`wang2017residual`", "Wang et al. ([2017]("),
+        ("{term}`soft mask`", "[soft mask]("),
+        (":::{tip}\nA.\n:::", "> **Tip**\n>\n> A."),
+        (":::{admonition} Title\n:class: note\n\nOne.\n\nTwo.\n:::", "> **Title**\n>\n> One.\n>\n> Two."),
+        ("```python\n{doc}`x`\n```", "```python\n{doc}`x`\n```"),
+    ],
+)
+def test_plain_forms(text, plain):
+    assert plain in colab.plain(BOOK, "book/01_why_attention", text)
+
+
+@pytest.mark.parametrize("text", ["{hover}`x`", ":::{grid}\nx\n:::", "(label)=", ":::{admonition} No end\nx"])
+def test_markup_that_it_does_not_know_stops_it(text):
+    with pytest.raises(colab.UnknownMarkup, match="book/01_why_attention"):
+        colab.plain(BOOK, "book/01_why_attention", text)
+
+
+# --- With Colab's versions ---------------------------------------------------------------------------------------
+
+
+def run(*words, **options):
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **options)
+    assert done.returncode == 0, f"{words}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def python_313():
+    """An interpreter of the version that Colab has, or None."""
+    candidates = [shutil.which("python3.13"), *sorted(Path.home().glob(".pyenv/versions/3.13*/bin/python"))]
+    for python in filter(None, candidates):
+        asked = subprocess.run([python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True)
+        if asked.stdout.strip() == "(3, 13)":
+            return python
+
+
+@pytest.fixture(scope="module")
+def like_colab(tmp_path_factory):
+    """A folder with an environment `env` of Colab's versions, a kernel that says it is Colab, and the branch to clone."""
+    if not PINS.exists():
+        pytest.skip("needs Colab's list of packages: COLAB_PINS=FILE")
+    if not (python := python_313()):
+        pytest.skip("needs Python 3.13")
+    folder = tmp_path_factory.mktemp("colab")
+    here = folder / "env" / "bin" / "python"
+    run(python, "-m", "venv", folder / "env")
+    pins = [line for line in PINS.read_text(encoding="utf-8").splitlines() if re.fullmatch(r"[\w.-]+==[\w.]+", line)]
+    (folder / "pins.txt").write_text("\n".join(pins))
+    needed = ["tensorflow", "keras", "numpy", "ipywidgets", "matplotlib", "scikit-learn", "scipy", "pillow", "jsonschema"]
+    pip = (here, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "install", "--quiet", "ipykernel", *needed, "--constraint", folder / "pins.txt")
+
+    # Colab's own module is there before the first cell runs.
+    profile = folder / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    imported = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')"
+    (profile / "ipython_config.py").write_text(f"c.InteractiveShellApp.exec_lines = [{imported!r}]\n")
+    kernel = folder / "jupyter" / "kernels" / "colab"
+    kernel.mkdir(parents=True)
+    words = [str(here), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": words, "display_name": "Colab", "language": "python"}))
+
+    # The branch that the first cell clones, at its address.
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist", ROOT)
+    colab.write(folder / "branch", next((folder / "dist").glob("*.whl")))
+    git = ("git", "-C", folder / "branch", "-c", "user.name=test", "-c", "user.email=test@example.org")
+    run("git", "init", "--quiet", "--initial-branch", address.BRANCH, folder / "branch")
+    run(*git, "add", "--all")
+    run(*git, "commit", "--quiet", "--message", "branch")
+    before = run(*pip, "freeze")
+    run(*pip, "install", "--quiet", "--no-deps", next((folder / "dist").glob("*.whl")))
+    changed = set(run(*pip, "freeze").splitlines()) - set(before.splitlines())
+    assert len(changed) == 1 and next(iter(changed)).startswith("ranet"), "the wheel replaced a package of Colab's"
+    run(*pip, "check")
+    run(*pip, "uninstall", "--quiet", "--yes", "ranet_lib")
+    return folder
+
+
+def open_in_colab(like_colab, page):
+    """Run what Colab would open, where its own folder /content is a new one; return the executed notebook."""
+    content = like_colab / "content" / page.replace("/", "-")
+    content.mkdir(parents=True)
+    text = (like_colab / "branch" / f"{page}.ipynb").read_text(encoding="utf-8")
+    assert text.count("/content") == 1
+    (content / "in.ipynb").write_text(text.replace("/content", str(content)), encoding="utf-8")
+    environment = os.environ | {
+        "JUPYTER_PATH": str(like_colab / "jupyter"),
+        "IPYTHONDIR": str(like_colab / "ipython"),
+        "PATH": f"{like_colab / 'env' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{like_colab / 'branch'}.insteadOf",
+        "GIT_CONFIG_VALUE_0": address.repository(),
+    }
+    for name in ("PYTHONPATH", "KERAS_BACKEND"):
+        environment.pop(name, None)
+    words = ["-m", "papermill", "in.ipynb", "out.ipynb", "--kernel", "colab", "--no-progress-bar"]
+    run(sys.executable, *words, cwd=content, env=environment)
+    return nbformat.read(content / "out.ipynb", as_version=4)
+
+
+def said(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def check_in_colab(like_colab, page):
+    executed = open_in_colab(like_colab, page)
+    setup = next(cell for cell in executed.cells if cell.id == "setup")
+    pins = dict(line.split("==") for line in (like_colab / "pins.txt").read_text().splitlines())
+    for package in ("keras", "tensorflow"):
+        assert f"{package} {pins[package]}" in said(setup).lower()
+    assert "Runtime > Change runtime type > T4 GPU" in said(setup)
+    unread = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs
+              if output.output_type == "error"]  # fmt: skip
+    assert not unread
+
+
+QUICK = ("book/01_why_attention", "book/experiments/train")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", QUICK)
+def test_runs_with_the_versions_of_colab(like_colab, page):
+    check_in_colab(like_colab, page)
+
+
+@pytest.mark.colab
+@pytest.mark.parametrize("page", PAGES)
+def test_every_notebook_runs_with_the_versions_of_colab(like_colab, page):
+    check_in_colab(like_colab, page)
