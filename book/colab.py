@@ -10,7 +10,6 @@ their captions below. Solutions start folded. Markup that this script does not k
 import argparse
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 

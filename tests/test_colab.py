@@ -11,6 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
+from packaging.requirements import Requirement
+from test_package import PROJECT
 
 sys.path.insert(0, str(ROOT / "book"))
 import address  # noqa: E402
@@ -40,7 +42,9 @@ def test_every_link_leads_to_a_page_of_the_book():
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         for target in re.findall(r"\]\((https://[^)]+)\)", text):
             if "colab.research" in target:
-                name = re.fullmatch(rf"https://colab.research.google.com/github{folder}/blob/colab/(.*)\.ipynb", target)[1]
+                start = f"https://colab.research.google.com/github{folder}/blob/colab/"
+                assert target.startswith(start)
+                name = target.removeprefix(start).removesuffix(".ipynb")
                 assert (ROOT / f"{name}.ipynb").exists()
                 found.add(name)
             elif ".github.io" in target:
@@ -61,10 +65,8 @@ def test_solutions_are_folded_and_figures_have_their_captions():
     exercises = [cell for cell in notebook.cells if cell.source.startswith("#### Exercise")]
     assert len(exercises) == len(headings)
     captions = [cell.source for cell in notebook.cells if cell.source.startswith("*Figure ")]
-    assert captions == [
-        f"*Figure {number}. {figure['caption']}*"
-        for number, figure in enumerate(filter(None, map(colab.figure_of, BOOK.notebooks["book/01_why_attention"].cells)), 1)
-    ]
+    figures = [figure for cell in BOOK.notebooks["book/01_why_attention"].cells if (figure := colab.figure_of(cell))]
+    assert captions == [f"*Figure {number}. {figure['caption']}*" for number, figure in enumerate(figures, 1)]
 
 
 @pytest.mark.parametrize(
@@ -104,14 +106,14 @@ def python_313():
     """An interpreter of the version that Colab has, or None."""
     candidates = [shutil.which("python3.13"), *sorted(Path.home().glob(".pyenv/versions/3.13*/bin/python"))]
     for python in filter(None, candidates):
-        asked = subprocess.run([python, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True)
-        if asked.stdout.strip() == "(3, 13)":
+        asked = subprocess.run([python, "--version"], capture_output=True, text=True)
+        if asked.stdout.startswith("Python 3.13."):
             return python
 
 
 @pytest.fixture(scope="module")
 def like_colab(tmp_path_factory):
-    """A folder with an environment `env` of Colab's versions, a kernel that says it is Colab, and the branch to clone."""
+    """A folder with `env`, of Colab's versions, a kernel that says it is Colab's, and the branch to clone."""
     if not PINS.exists():
         pytest.skip("needs Colab's list of packages: COLAB_PINS=FILE")
     if not (python := python_313()):
@@ -121,9 +123,9 @@ def like_colab(tmp_path_factory):
     run(python, "-m", "venv", folder / "env")
     pins = [line for line in PINS.read_text(encoding="utf-8").splitlines() if re.fullmatch(r"[\w.-]+==[\w.]+", line)]
     (folder / "pins.txt").write_text("\n".join(pins))
-    needed = ["tensorflow", "keras", "numpy", "ipywidgets", "matplotlib", "scikit-learn", "scipy", "pillow", "jsonschema"]
     pip = (here, "-m", "pip", "--disable-pip-version-check")
-    run(*pip, "install", "--quiet", "ipykernel", *needed, "--constraint", folder / "pins.txt")
+    needed = ["tensorflow", "ipykernel", *(Requirement(line).name for line in PROJECT["dependencies"])]
+    run(*pip, "install", "--quiet", *needed, "--constraint", folder / "pins.txt")
 
     # Colab's own module is there before the first cell runs.
     profile = folder / "ipython" / "profile_default"

@@ -2,9 +2,11 @@
 
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -17,6 +19,8 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 # A name leaves this list one release after it has begun to warn; see CONTRIBUTING.md.
 PUBLIC = {
+    "colab": "NO_GPU report",
+    "explore": "DPI MOST_FRAMES SCRIPT explore",
     "blocks": """AttentionModule BatchNormalization Block INTERPOLATIONS LEARNING_RULES LocalMaskBranch MASK_ACTIVATIONS
         MASK_BRANCHES MaskBranch ResidualUnit TrunkBranch apply_chain apply_checkpointed build_chain channel convolution
         local_inner_filters mixed spatial walk""",
@@ -72,17 +76,41 @@ def test_workflows_follow_githubs_schema(path):
 
 def test_workflows_call_targets_of_make():
     targets = set(re.findall(r"^([\w-]+):", read("Makefile"), re.M))
-    called = {word for path in WORKFLOWS for line in re.findall(r"run: make (.*)", path.read_text()) for word in line.split()}
+    lines = [line for path in WORKFLOWS for line in re.findall(r"run: make (.*)", path.read_text(encoding="utf-8"))]
+    called = {word for line in lines for word in line.split()}
     assert called and called <= targets
 
 
-def test_wheel_and_source_distribution(tmp_path):
-    """Built as anyone would build them: small, and the source distribution is the whole project."""
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """The wheel and the source distribution, built as anyone would build them."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    (wheel,), (source,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, source
+
+
+def test_the_wheel_is_small_and_has_licence_weights_and_schema(distributions):
+    wheel, _ = distributions
     assert wheel.stat().st_size < 10e6 and ranet_lib.__version__ in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
+    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ranet_lib").rglob("*") if path.is_file()}
+    assert {name for name in here if "__pycache__" not in name} == {name for name in names if "dist-info" not in name}
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert any(name.startswith("ranet_lib/weights/") and name.endswith(".npz") for name in names)
+
+
+def test_the_source_distribution_passes_its_tests_with_no_repository_around_it(distributions, tmp_path):
+    _, source = distributions
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    words = ["-m", "pytest", "-q", "tests/test_address.py", "tests/test_records.py", "tests/test_grid.py"]
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode == 0:  # there is a repository here
+        unpacked = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert set(tracked.stdout.split()) <= unpacked
