@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from pathlib import Path
 
 
 def choice(name, value, allowed):
@@ -31,3 +32,13 @@ def number(name, value, *, above=None, least=None, most=None):
     ):
         raise ValueError(f"{name} must be a number {said}; received {value!r}")
     return float(value)
+
+
+def path(name, value):
+    """`value` as a Path, with `~` for the home folder, if the system can take it for one."""
+    try:
+        found = Path(value).expanduser()
+        found.exists()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ValueError(f"{name} must be a path; received {value!r} ({error})") from None
+    return found

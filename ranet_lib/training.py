@@ -811,7 +811,7 @@ def check_parameters(names):
 def _output_dir(run):
     """The folder of a run: the given one, which must not hold a finished run, or the first free one by its name."""
     if run["output_dir"] is not None:
-        folder = Path(run["output_dir"]).expanduser()
+        folder = checks.path("output_dir", run["output_dir"])
         if (folder / "record.json").exists():
             raise ValueError(f"output_dir {str(folder)!r} holds a finished run (record.json); choose another folder")
         return folder

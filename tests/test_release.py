@@ -101,6 +101,7 @@ def test_the_wheel_is_small_and_has_licence_weights_and_schema(distributions):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_the_source_distribution_passes_its_tests_with_no_repository_around_it(distributions, tmp_path):
     _, source = distributions
     with tarfile.open(source) as archive:

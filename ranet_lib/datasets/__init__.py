@@ -1,7 +1,6 @@
 """Images to learn from: what `load_dataset` returns is all that the rest of the library knows about data."""
 
 import os
-from pathlib import Path
 
 from ranet_lib import checks
 from ranet_lib.datasets import cifar, digits, folder
@@ -73,5 +72,5 @@ def check_name(name: str, data_dir: str | os.PathLike | None = None) -> None:
         why = "which names its folder itself" if name.startswith("folder:") else "which reads no files"
         raise ValueError(f"data_dir={str(data_dir)!r} does not go with {name!r}, {why}")
     folder = name.partition(":")[2] if name.startswith("folder:") else data_dir
-    if folder is not None and not Path(folder).expanduser().exists():
+    if folder is not None and not checks.path("the folder of the data set", folder).exists():
         raise FileNotFoundError(f"there is no folder {str(folder)!r} to read {name.partition(':')[0]!r} from")

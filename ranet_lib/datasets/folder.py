@@ -8,7 +8,7 @@ import numpy as np
 from ranet_lib.datasets.splits import Dataset, Split, make_dataset, random_ranks
 
 _SPLITS = ("train", "validation", "test")
-_FEWEST = 10  # images of a class from which a tenth can be drawn  # images of a class from which a tenth can be drawn
+_FEWEST = 10  # images of a class from which a tenth can be drawn
 
 
 def load(name: str, seed: int, size: int) -> Dataset:

@@ -1,0 +1,196 @@
+"""What takes input gives an answer or a clear error, whatever it is given: never a trace from deep inside."""
+
+import copy
+import io
+import json
+import math
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ranet_lib import datasets, models, records, training
+
+sys.path.insert(0, str(ROOT / "book" / "experiments"))
+import grid  # noqa: E402
+
+# The same examples in every run.
+examples = settings(derandomize=True, database=None, deadline=None, max_examples=150)
+few = settings(examples, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+NUMBERS = st.integers(-3, 10**30) | st.floats() | st.sampled_from([0, 1, 2, 0.5, True, False])
+WORDS = st.text(max_size=8) | st.sampled_from(["mixed", "residual", "naive", "local", "cosine", "1", "attention_56"])
+PLAIN = st.none() | NUMBERS | WORDS
+VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=3))
+
+
+def answer_or_clear_error(call, *, names=(), kinds=(ValueError,)):
+    """What `call` returns, or None after an error of these kinds that was raised by our own code and says something."""
+    try:
+        return call()
+    except kinds as error:
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        assert raised_in.is_relative_to(ROOT), f"{error!r} comes from {raised_in}"
+        assert "\n" not in str(error).strip() or len(str(error)) < 2000
+        assert any(name in str(error) for name in names) or not names, f"{error} names none of {names}"
+
+
+# --- Networks ----------------------------------------------------------------------------------------------------
+
+
+@examples
+@given(
+    st.sampled_from(models.list_models()) | WORDS,
+    st.dictionaries(st.sampled_from(list(models.OPTIONS)) | WORDS, VALUES, max_size=3),
+)
+def test_options_of_a_network(name, options):
+    wrong = ["unknown model", *map(repr, options), *options]
+    resolved = answer_or_clear_error(lambda: models.check_options(name, options), names=wrong)
+    if resolved is not None:
+        assert resolved == models.check_options(name, resolved)  # an answer can be asked again
+        for option, value in options.items():  # what was given is there: for every stage where that is meant
+            stages = isinstance(resolved[option], list) and not isinstance(value, list)
+            assert set(resolved[option]) == {value} if stages else resolved[option] == value
+
+
+@examples
+@given(VALUES, VALUES)
+def test_classes_and_image_size_of_a_network(classes, shape):
+    def build():
+        return models.create_model("attention_tiny", num_classes=classes, input_shape=shape)
+
+    answer_or_clear_error(build, names=["num_classes", "input_shape"])
+
+
+# --- Papermill's parameters --------------------------------------------------------------------------------------
+
+
+@examples
+@given(st.dictionaries(st.sampled_from(list(training.PARAMETERS)), VALUES, min_size=1, max_size=2))
+def test_parameters_of_the_experiment_notebook(parameters):
+    kinds = (ValueError, FileNotFoundError, FileExistsError)
+    run = answer_or_clear_error(lambda: training.check_parameters(parameters), kinds=kinds)
+    if run is not None:
+        for name in ("seed", "label_noise"):
+            assert run[name] == parameters.get(name, training.PARAMETERS[name])
+        for name in ("epochs", "batch_size", "learning_rate"):
+            if parameters.get(name) is not None:
+                assert getattr(run["recipe"], name) == parameters[name]
+        if parameters.get("mixed_precision") is not None:
+            assert run["recipe"].precision == parameters["mixed_precision"]
+
+
+# --- The grid ----------------------------------------------------------------------------------------------------
+
+GRID = (ROOT / "book" / "experiments" / "grid.yaml").read_text(encoding="utf-8").partition("# The student project")[0]
+
+
+@few
+@given(st.data())
+def test_a_grid_with_a_slip(tmp_path, data):
+    at = data.draw(st.integers(0, len(GRID) - 1))
+    cut, put = data.draw(st.integers(0, 12)), data.draw(st.text("abc:-[]{} \n\t'\"#0.1é&*!|>%@", max_size=4))
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID[:at] + put + GRID[at + cut :], encoding="utf-8")
+    groups = answer_or_clear_error(lambda: grid.read_grid(path), names=["line "], kinds=(grid.GridError,))
+    if groups is not None:
+        for runs in groups.values():
+            for run in runs.values():
+                training.check_parameters({**run, "output_dir": str(tmp_path / "run")})
+
+
+@few
+@given(VALUES)
+def test_a_grid_of_anything(tmp_path, content):
+    path = tmp_path / "grid.yaml"
+    path.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
+    answer_or_clear_error(lambda: grid.read_grid(path), names=["line "], kinds=(grid.GridError,))
+
+
+# --- Run records -------------------------------------------------------------------------------------------------
+
+RECORD = records.read_record(sorted((ROOT / "book" / "results").glob("*.json"))[0])
+
+
+def places(value, path=()):
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, (*path, key))
+
+
+PLACES = [path for path in places(RECORD) if path]
+
+
+@examples
+@given(st.sampled_from(PLACES), VALUES | st.just("removed"))
+def test_a_record_with_a_changed_place(place, value):
+    record = copy.deepcopy(RECORD)
+    *way, last = place
+    holder = record
+    for key in way:
+        holder = holder[key]
+    if value == "removed":
+        del holder[last]
+    else:
+        holder[last] = value
+    valid = answer_or_clear_error(lambda: records.validate_record(record), names=["not a run record: $"])
+    if valid is not None:  # then everything that reads records can read it
+        records.results_table({"changed": valid})
+        records.summary({"changed": valid})
+        records.result_digest(valid)
+
+
+@few
+@given(st.binary(max_size=60) | VALUES.map(lambda value: json.dumps(value).encode()))
+def test_a_record_of_anything(tmp_path, content):
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    answer_or_clear_error(lambda: records.read_record(path), names=["record.json"])
+
+
+# --- Folders of images -------------------------------------------------------------------------------------------
+
+
+def picture(kind="PNG"):
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4), "red").save(file, kind)
+    return file.getvalue()
+
+
+LETTERS = st.characters(codec="utf-8", exclude_characters="/\\:*?\"<>|", exclude_categories=["Cs", "Cc"])
+NAMES = st.text(LETTERS, min_size=1, max_size=12).filter(lambda name: name.strip(". "))
+CONTENTS = st.binary(max_size=50) | st.sampled_from([picture("PNG"), picture("JPEG"), picture()[:40]])
+
+
+@few
+@given(st.dictionaries(NAMES, CONTENTS, max_size=4))
+def test_a_folder_with_odd_files(tmp_path_factory, odd):
+    root = tmp_path_factory.mktemp("photos")
+    for label in ("a", "b"):
+        (root / label).mkdir()
+        for number in range(10):
+            (root / label / f"{number}.png").write_bytes(picture())
+    for name, content in odd.items():
+        (root / "a" / name).write_bytes(content)
+    data = answer_or_clear_error(lambda: datasets.load_dataset(f"folder:{root}"), names=[*odd])
+    if data is not None:
+        read = [name for name in {*odd} - {f"{number}.png" for number in range(10)} if not name.startswith(".")]
+        assert len(data.train) + len(data.validation) + len(data.test) == 20 + len(read)
+        assert math.isfinite(float(data.std.sum()))
+
+
+FOLDERS = ["", "/no/such/place", "\0", "x" * 5000, "~nobody-here"]
+NO_DATA = [*(f"folder:{folder}" for folder in FOLDERS), "cifar11", "", None, 3]
+
+
+@pytest.mark.parametrize("name", NO_DATA, ids=lambda name: repr(name)[:20])
+def test_a_data_set_that_is_none(name):
+    with pytest.raises((ValueError, FileNotFoundError)) as raised:
+        datasets.load_dataset(name)
+    assert Path(raised.traceback[-1].path).is_relative_to(ROOT)
