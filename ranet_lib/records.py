@@ -418,7 +418,7 @@ def _label(settings, changed):
         if option == "shortcut":
             words.append("no shortcut")
         elif option in ("learning", "mask_activation", "mask_branch"):
-            words.append(value)  # naive, channel, local: each says whose value it is
+            words.append(str(value))  # naive, channel, local: each says whose value it is
         else:
             words.append(f"{option} {value if isinstance(value, str) else format(value, 'g')}".replace("_", " "))
     if settings["label_noise"]:
