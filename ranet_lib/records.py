@@ -212,13 +212,18 @@ def read_record(path):
     """Read and validate one record. Raises a ValueError that names the file and what is wrong with it."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return validate_record(json.loads(text, parse_constant=_no_number))
-    except (ValueError, UnicodeDecodeError) as error:
+        return validate_record(json.loads(text, parse_float=_finite, parse_constant=_finite))
+    except RecursionError:
+        raise ValueError(f"{path}: not a run record: nested without end") from None
+    except ValueError as error:  # what is no text and what is no JSON, too
         raise ValueError(f"{path}: {error}") from None
 
 
-def _no_number(text):
-    raise ValueError(f"not a run record: {text} is no number in JSON")
+def _finite(text):
+    """A number of JSON, which has no `NaN`, and whose `1e999` is nothing that a run can have measured."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"not a run record: {text} is no finite number")
+    return value
 
 
 def read_records(folder):

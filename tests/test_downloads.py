@@ -46,6 +46,10 @@ class Handler(BaseHTTPRequestHandler):
         content = {"wrong": CONTENT[::-1], "page": b"<html>please log in</html>"}.get(path, CONTENT)
         if path == "missing":
             return self.send_error(404)
+        if path == "loop":
+            self.send_response(302)
+            self.send_header("Location", "/loop")
+            return self.end_headers()
         if path == "silent":
             return self.server.done.wait(10)
         if path == "restarts":  # knows no ranges
@@ -130,6 +134,7 @@ def test_a_wrong_part_file_does_not_spoil_the_source(left_over, archive, server,
     "path, reason",
     [
         ("missing", "404"),
+        ("loop", "infinite loop"),
         ("wrong", "SHA-256"),
         ("page", "offers 26 bytes; the archive has 300,000"),
         ("silent", "no answer for 0.3 seconds"),
@@ -150,11 +155,11 @@ def test_a_bad_source_leads_to_the_next_and_its_reason_is_told(path, reason, arc
 def test_total_failure_names_every_source_and_the_way_out(archive, server, tmp_path):
     closed = Server()
     closed.server_close()  # nothing listens there any more
-    sources = [server.url("missing"), closed.url("good"), "file:///etc/hostname"]
+    sources = [server.url("missing"), closed.url("good"), "file:///etc/hostname", "http://no-such-host.invalid/x"]
     with pytest.raises(DownloadError) as failure:
         fetch(archive, tmp_path, sources=sources, timeout=1)
     message = str(failure.value)
-    for source, reason in zip(sources, ["404", "refused", "not an http"], strict=True):
+    for source, reason in zip(sources, ["404", "refused", "not an http", "[Nn]ame"], strict=True):
         assert re.search(f"{re.escape(source)}: .*{reason}", message), message
     assert "data_dir" in message
 

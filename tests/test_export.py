@@ -138,3 +138,15 @@ def test_compiled_with_xla_it_trains_the_same(tmp_path):
         losses[jit_compile] = [model.train_on_batch(images(16), np.arange(16) % 5) for _ in range(3)]
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-3)
     assert losses[True][-1] < losses[True][0]
+
+
+def test_a_keras_file_that_carries_code_is_refused(tmp_path):
+    """What the page on the networks tells readers to load files with runs nothing that a file brings along."""
+    touched = tmp_path / "touched"
+    name = str(touched)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Lambda(lambda x: (open(name, "w"), x)[1])])
+    model.save(tmp_path / "crafted.keras")
+    touched.unlink()  # building the network has run it
+    with pytest.raises(ValueError, match="safe_mode"):
+        keras.saving.load_model(tmp_path / "crafted.keras")
+    assert not touched.exists()

@@ -154,6 +154,14 @@ def test_a_record_of_anything(tmp_path, content):
     answer_or_clear_error(lambda: records.read_record(path), names=["record.json"])
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "NaN", "1e999", "-1e999"])
+def test_a_record_with_no_end_or_no_number(text, tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({**RECORD, "seed": "HERE"}).replace('"HERE"', text), encoding="utf-8")
+    with pytest.raises(ValueError, match="record.json: not a run record"):
+        records.read_record(path)
+
+
 # --- Folders of images -------------------------------------------------------------------------------------------
 
 

@@ -96,7 +96,7 @@ def test_a_loss_that_is_no_number_is_named_when_it_is_read(record, tmp_path):
     broken = copy.deepcopy(record)
     broken["history"][0]["loss"] = float("nan")
     (tmp_path / "nan.json").write_text(json.dumps(broken))
-    with pytest.raises(ValueError, match="nan.json: not a run record: NaN is no number in JSON"):
+    with pytest.raises(ValueError, match="nan.json: not a run record: NaN is no finite number"):
         records.read_record(tmp_path / "nan.json")
 
 
