@@ -218,7 +218,8 @@ def table(rows, columns=None, missing="not run yet", caption=None):
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     html = (
-        f'<div style="overflow-x:auto"><table class="table">{title}<thead><tr>{head}</tr></thead>'
+        # Who has no mouse scrolls a wide table with the arrow keys, once it can have the focus.
+        f'<div style="overflow-x:auto" tabindex="0"><table class="table">{title}<thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
     plain = "\n".join(" | ".join(row) for row in [columns, *cells])

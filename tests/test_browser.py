@@ -7,6 +7,7 @@ it found. A new page is covered by being there.
 import json
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 from urllib.request import url2pathname
@@ -28,6 +29,8 @@ READ_PAGE = r"""
 const done = arguments[arguments.length - 1];
 (async () => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+  const waiting = new Set([...document.images].filter(image => image.loading === "lazy"));
+  for (const image of document.images) image.loading = "eager";
   await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
   await new Promise(resolve => setTimeout(resolve, 100));
 
@@ -41,6 +44,12 @@ const done = arguments[arguments.length - 1];
   }
   const formulas = [...document.querySelectorAll(".math")];
   done({
+    headings: [...document.querySelectorAll(".bd-article :is(h1, h2, h3, h4, h5, h6)")].map(
+      heading => Number(heading.tagName[1])),
+    pictures: [...document.querySelectorAll(".bd-article img[src*='_images/']")].map(
+      image => [image.src, waiting.has(image), image.hasAttribute("width") && image.hasAttribute("height")]),
+    icons: [...document.querySelectorAll("i[class*='fa-']")].flatMap(icon => [...icon.classList].filter(
+      name => /^fa-(?!solid|regular|brands|lg)/.test(name))),
     images: [...document.images].map(image => (
       {source: image.src.slice(0, 200), alt: image.alt.trim(), loaded: image.complete && image.naturalWidth > 0})),
     formulas: formulas.length,
@@ -74,6 +83,19 @@ return [`scrolls to ${document.documentElement.scrollWidth} px`,
 """
 
 
+# The rules of axe-core that a reader can break over, in the page as it is set up: theme, width.
+RUN_AXE = r"""
+const [theme, done] = [arguments[0], arguments[arguments.length - 1]];
+document.documentElement.dataset.mode = document.documentElement.dataset.theme = theme;
+// The theme fades colours in; what is measured is what stays.
+document.getAnimations().forEach(animation => animation.finish());
+axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => done(
+  violations.filter(({impact}) => ["serious", "critical"].includes(impact)).map(({id, nodes}) =>
+    `${id}, ${theme}: ${nodes.slice(0, 3).map(node => node.target.join(" ") + " " + node.html.slice(0, 80)).join("; ")}`
+  )));
+"""
+
+
 @dataclass(frozen=True)
 class Page:
     """One page of the site, and what the browser found in it."""
@@ -82,6 +104,7 @@ class Page:
     errors: list  # of the console
     requests: list  # addresses outside this machine
     overflow: list  # what sticks out of a phone's window
+    barriers: list  # what axe-core finds serious or critical
     found: dict  # the result of READ_PAGE
 
 
@@ -108,6 +131,7 @@ def console_errors(browser):
 def pages(site, browser):
     """Every page of the site, but the redirect at its top."""
     pages = []
+    axe = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
     for path in sorted(site.rglob("*.html")):
         name = path.relative_to(site).as_posix()
         if name == "index.html" or name.startswith("_static/"):
@@ -116,8 +140,11 @@ def pages(site, browser):
         phone = {"width": PHONE_WIDTH, "height": 740, "deviceScaleFactor": 1, "mobile": True}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
         overflow = browser.execute_script(WIDER_THAN_WINDOW)
+        browser.execute_script(axe)
+        barriers = browser.execute_async_script(RUN_AXE, "dark")
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        pages.append(Page(name, errors, outside, overflow, found))
+        barriers += browser.execute_async_script(RUN_AXE, "light")
+        pages.append(Page(name, errors, outside, overflow, barriers, found))
     return pages
 
 
@@ -200,6 +227,34 @@ def test_links_inside_the_site_lead_somewhere(site, pages):
 
 def test_pages_fit_a_phone(pages):
     check(pages, lambda page: page.overflow)
+
+
+def test_nobody_is_shut_out(pages):
+    """In the dark on a phone, and in the light on a desk."""
+    check(pages, lambda page: page.barriers)
+
+
+def test_headings_are_in_order(pages):
+    def out_of_order(page):
+        for before, after in zip([0, *page.found["headings"]], page.found["headings"]):
+            if after > before + 1:
+                yield f"h{after} after h{before}"
+        if page.found["headings"].count(1) != 1:
+            yield f"{page.found['headings'].count(1)} first headings"
+
+    check(pages, out_of_order)
+
+
+def test_pictures_below_wait_until_they_are_needed_and_keep_their_place(pages):
+    lazy = [image for page in pages for image in page.found["pictures"]]
+    assert lazy, "no page has a picture: this test would pass whatever the pages do"
+    check(pages, lambda page: [picture for picture in page.found["pictures"] if not all(picture[1:])])
+
+
+def test_no_page_loads_every_icon_there_is(site, pages):
+    assert not list((site / "_static").rglob("fontawesome*"))
+    icons = (site / "_static" / "icons.css").read_text(encoding="utf-8")
+    check(pages, lambda page: [name for name in page.found["icons"] if f".{name} {{ --icon" not in icons])
 
 
 def test_solutions_are_folded(pages):
