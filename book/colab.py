@@ -232,7 +232,9 @@ def write(folder, wheel, root=ROOT):
         notebook = plain_notebook(book, page)
         nbformat.validate(notebook)
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
-    shutil.copytree(root / "book" / "results", folder / "book" / "results")
+    for name in ("results", "experiments"):  # what the notebooks read
+        source, not_this = root / "book" / name, shutil.ignore_patterns("*.ipynb", "__pycache__", ".*")
+        shutil.copytree(source, folder / "book" / name, ignore=not_this, dirs_exist_ok=True)
     shutil.copy(wheel, folder)
     said = f"# {book.title('book/index')}\n\nMade from {book.url} for Google Colab. Changes belong there.\n"
     (folder / "README.md").write_text(said, encoding="utf-8")
