@@ -293,9 +293,23 @@ def _encoder_decoder(sheet, branch):
 def _mask_steps(mask):
     if isinstance(mask, blocks.LocalMaskBranch):
         return [(_unit_text(unit), "mask") for unit in mask.units]
-    sizes = [_shape(size) for size in mask.sizes]
-    down = [(f"pool, unit: {size}", "mask") for size in sizes[1:]]
-    return down + [(f"unit, up: {size}", "mask") for size in reversed(sizes[:-1])]
+    units, sizes = _some(mask.units, "unit"), [_shape(size) for size in mask.sizes]
+    down = [(f"pool, {units}: {size}", "mask") for size in sizes[1:]]
+    up = [(f"{units}, up, + skip: {size}", "mask") for size in reversed(sizes[1:-1])]
+    return [*down, *up, (f"{units}, up: {sizes[0]}", "mask")]
+
+
+def _skips(sheet, mask, x, top):
+    """Skip connections beside the boxes of `_mask_steps`, whose right edge is at `x`; returns how many there are."""
+    if isinstance(mask, blocks.LocalMaskBranch):
+        return 0
+    heights = [top + 1.6 + 4.8 * step for step in range(2 * mask.depth)]
+    middle = (heights[0] + heights[-2]) / 2
+    for level in range(len(mask.skips)):  # the outermost first
+        start, end, side = heights[level], heights[-2 - level], x + 6.0 * (len(mask.skips) - level) - 2.2
+        sheet.line((x, start), (side, start), (side, end), (x, end), colour=COLOURS["mask"])
+        sheet.box(side, middle, "unit", "mask", width=4.8, height=2.6)
+    return len(mask.skips)
 
 
 def _module(sheet, module):
@@ -314,9 +328,10 @@ def _module(sheet, module):
     steps = [*_mask_steps(module.mask), ("(BN, ReLU, conv 1x1) twice", "mask"),
              (f"{module.mask.mask_activation} activation", "mask")]  # fmt: skip
     mask_first, mask_last = sheet.chain(right, top, steps, width=19)
+    skips = _skips(sheet, module.mask, right + 9.5, top)
     low = max(trunk_last[1], mask_last[1])
     sheet.frame(left - 10, top - 1.5, 20, low - top + 3, "trunk, F", "trunk")
-    sheet.frame(right - 10.5, top - 1.5, 21, low - top + 3, "mask, M", "mask")
+    sheet.frame(right - 10.5, top - 1.5, 21 + 6.2 * skips, low - top + 3, "mask, M", "mask")
     sheet.line(fork, (left, fork[1]), trunk_first)
     sheet.line(fork, (right, fork[1]), mask_first)
     middle = low + 5.0
@@ -335,11 +350,13 @@ def _module(sheet, module):
     sheet.line(last, (0, last[1] + 2.2))
     rules = {"residual": "(1 + M) F, attention residual learning", "naive": "M F, naive attention learning"}
     rule = rules[module.learning]
-    kind = "an encoder-decoder" if isinstance(module.mask, blocks.MaskBranch) else "a local"
+    kind = "a local mask branch"
+    if isinstance(module.mask, blocks.MaskBranch):
+        kind = f"an encoder-decoder mask branch with {_some(skips, 'skip connection')}"
     return (
         f"An attention module: {_some(len(module.pre), 'residual unit')}, then a trunk branch of "
-        f"{_some(len(module.trunk.units), 'unit')} beside {kind} mask branch that ends in the "
-        f"{module.mask.mask_activation} activation, joined as {rule}, then {_some(len(module.post), 'unit')}."
+        f"{_some(len(module.trunk.units), 'unit')} beside {kind} that ends in the {module.mask.mask_activation} "
+        f"activation, joined as {rule}, then {_some(len(module.post), 'unit')}."
     )
 
 

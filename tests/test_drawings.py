@@ -49,6 +49,9 @@ def test_a_module_has_its_branches_and_its_rule(svg, learning, factor, mask_bran
     found, alt = texts(module, svg)
     local = 3 if mask_branch == "local" else 0
     assert found.count("unit, 32") == 2 + 3 + 2 + local
+    passes = 0 if mask_branch == "local" else 1
+    assert found.count("unit") == sum("+ skip" in text for text in found) == passes
+    assert ("with 1 skip connection " in alt) == (passes == 1)
     assert factor in found and "×" in found and "mixed activation" in found
     assert learning + " learning" in alt.replace("attention ", "") and "then a trunk branch of 3 units" in alt
 
