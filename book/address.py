@@ -18,7 +18,7 @@ NAMED_IN = ("README.md", "CITATION.cff", "CONTRIBUTING.md", "pyproject.toml")
 BRANCH = "colab"
 
 SETUP = """\
-# In Colab, this fetches the book's library and records. Everywhere else it does nothing.
+# In Colab, this fetches the library and the records. Elsewhere it does nothing.
 import sys
 
 if "google.colab" in sys.modules:

@@ -11,7 +11,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-LONGEST_CELL = 35  # lines that are not blank: what a screen shows
+LONGEST_CELL = 30  # lines that are not blank: what a screen shows
+WIDEST_LINE = 88  # what a page shows without scrolling
 FEWEST_EXERCISES = 3
 
 NOTEBOOKS = sorted((ROOT / "book").rglob("*.ipynb"))
@@ -76,6 +77,21 @@ def test_code_cells_fit_a_screen(path):
     for cell in cells(path, "code"):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         assert len(lines) <= LONGEST_CELL, f"{len(lines)} lines in the cell that starts {lines[0]!r}"
+        assert [line for line in lines if len(line) > WIDEST_LINE] == []
+
+
+@each(CHAPTERS)
+def test_chapter_opens_with_a_card_and_ends_with_what_was_learned(path):
+    title, card = cells(path, "markdown")[0].source.split("\n\n", 1)
+    assert re.fullmatch("# .+", title) and card.startswith(":::{admonition} In this chapter\n:class: tip\n")
+    for entry in ("After this you can", "You need", "Time:", "Downloads:"):
+        assert f"**{entry}**" in card
+    text = "\n\n".join(cell.source for cell in cells(path, "markdown"))
+    learned, following, exercises = (text.find(part) for part in ("**What we learned**", "**Next:**", "\n## Exercises"))
+    assert 0 < learned < following < exercises
+    here = CHAPTERS.index(path)
+    if here + 1 < len(CHAPTERS):
+        assert f"{{doc}}`{CHAPTERS[here + 1].stem}`" in text[following:exercises], "does not lead to the next chapter"
 
 
 @each(NOTEBOOKS)
