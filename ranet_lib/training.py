@@ -8,6 +8,7 @@ checkpoint after each epoch, and a progress line.
 import contextlib
 import csv
 import dataclasses
+import difflib
 import hashlib
 import io
 import json
@@ -764,7 +765,9 @@ def check_parameters(names):
 
     Args:
         names: the notebook's `globals()`, or any dict of parameters. papermill adds what it was given with `-p` as
-            plain variables and only warns about a name it does not know; here such a name is refused.
+            plain variables and only warns about a name it does not know; here such a name is refused. Who
+            runs the notebook again by hand has its own variables among the names, among them the `run` that this
+            returned before; then only a name is refused that is nearly a parameter's.
 
     Returns:
         dict with every parameter of `PARAMETERS`, `model_options` with its defaults filled in, `recipe` (a `Recipe`)
@@ -780,9 +783,12 @@ def check_parameters(names):
         and type(value).__name__ != "module"
     }  # fmt: skip
     unknown = sorted(set(given) - set(PARAMETERS))
+    before = names.get("run")
+    if isinstance(before, dict) and isinstance(before.get("recipe"), Recipe):  # the notebook's variables are there
+        unknown = [name for name in unknown if difflib.get_close_matches(name, PARAMETERS, cutoff=0.8)]
     if unknown:
         raise ValueError(f"unknown parameter {unknown[0]!r}; the parameters are: {', '.join(PARAMETERS)}")
-    run = PARAMETERS | given
+    run = PARAMETERS | {name: value for name, value in given.items() if name in PARAMETERS}
 
     if isinstance(run["model_options"], str):
         try:

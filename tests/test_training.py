@@ -343,6 +343,17 @@ def test_parameters_as_papermill_and_a_notebook_give_them():
     assert run["model_options"] == models.check_options("attention_tiny", {"learning": "naive"})
 
 
+def test_the_notebook_can_be_run_again_by_hand():
+    names = {"seed": 1}
+    names["run"] = training.check_parameters(names)
+    names |= {"recipe": names["run"]["recipe"], "history": [], "data": "the notebook's", "cost": 1.5, "seed": 2}
+    assert training.check_parameters(names)["seed"] == 2
+    with pytest.raises(ValueError, match="unknown parameter 'lable_noise'"):
+        training.check_parameters({**names, "lable_noise": 0.3})
+    with pytest.raises(ValueError, match="unknown parameter 'run'"):
+        training.check_parameters({"run": {"recipe": "full"}})
+
+
 @pytest.mark.parametrize(
     "parameters, message",
     [
