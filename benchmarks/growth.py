@@ -4,8 +4,8 @@
 
 Each point is a training run by `training.fit` in a process of its own (see `worker.py`). The points of one question are
 measured in turns, like the systems of `run.py`. A slope is that of the straight line through the points: the cost of
-one more unit; next to it stands how far the points lie from the line, as a share of the largest. Gradient checkpointing is asked of
-the same networks, each with and without it.
+one more unit; next to it stands how far the points lie from the line, as a share of the largest. Gradient checkpointing
+is asked of the same networks, each with and without it.
 """
 
 import argparse
