@@ -34,7 +34,9 @@ small:
 def plain(folder, seeds):
     """Seconds of each run as a plain script."""
     cells = json.loads((EXPERIMENTS / "train.ipynb").read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    # Without the cell that sets up Colab, which is no plain Python.
+    sources = ["".join(cell["source"]) for cell in code if "remove-cell" not in cell["metadata"].get("tags", [])]
     seconds = []
     for seed in seeds:
         script = folder / f"plain-{seed}.py"
