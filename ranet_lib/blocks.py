@@ -550,8 +550,10 @@ class AttentionModule(Block):
         return (outputs, mask) if return_mask else outputs
 
     def compute_output_spec(self, inputs, training=None, return_mask=False):
-        spec = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        return (spec, spec) if return_mask else spec
+        def spec():  # one for each output: Keras tells them apart by identity
+            return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+        return (spec(), spec()) if return_mask else spec()
 
     def sublayers(self):
         return [*self.pre, self.trunk, self.mask, *self.post]

@@ -92,9 +92,20 @@ def _predict(model, images, look, batch_size, enter_stages=True):
     if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
         largest = max(math.prod(layer.output.shape[1:]) for layer in model.layers)
         batch_size = max(1, min(250, 2**25 // largest))
-    inputs, seen = keras.Input(model.input_shape[1:]), []
-    run(model.layers, inputs, seen)
-    return keras.Model(inputs, seen).predict(images, batch_size=batch_size, verbose=0)
+    return _Looking(model, run).predict(images, batch_size=batch_size, verbose=0)
+
+
+class _Looking(keras.Model):
+    """A network that returns what is seen on the way. Not a functional one: there a layer has one form of output."""
+
+    def __init__(self, model, run):
+        super().__init__(name=f"looking_into_{model.name}")
+        self.model, self.run = model, run
+
+    def call(self, inputs):
+        seen = []
+        self.run(self.model.layers, inputs, seen)
+        return seen
 
 
 def localization_score(masks, truth):

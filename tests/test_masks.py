@@ -31,20 +31,28 @@ def test_one_mask_per_module_at_the_modules_own_size(tiny):
 
 
 def test_the_masks_are_those_that_the_network_applies(tiny):
-    """Rebuild the logits by hand from the first module's mask."""
+    """Rebuild the logits by hand, with the mask found for each module in place of the module's own."""
     x = images(3)
+    found = masks.attention_masks(tiny, x, channels=True)
+    of_each = iter(found)
     features = x
     for layer in tiny.layers[1:]:
         for part in layer.layers if isinstance(layer, keras.Sequential) else [layer]:
-            if isinstance(part, blocks.AttentionModule) and part.name == "stage_1_attention_1":
-                mask = masks.attention_masks(tiny, x, channels=True)[0]
+            if isinstance(part, blocks.AttentionModule):
+                mask = next(of_each)
+                own = part(features, training=False, return_mask=True)[1]
+                np.testing.assert_allclose(mask, keras.ops.convert_to_numpy(own), atol=1e-4)
+                features = blocks.apply_chain(part.pre, features)
                 features = (1 + mask) * keras.ops.convert_to_numpy(part.trunk(features))
                 features = blocks.apply_chain(part.post, features)
             else:
                 features = part(features)
-    np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(features), tiny.predict(x, verbose=0), rtol=1e-3, atol=1e-3
-    )
+    assert next(of_each, None) is None
+    logits = tiny.predict(x, verbose=0)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(features), logits, rtol=1e-3, atol=1e-3)
+    for mask, mean in zip(found, masks.attention_masks(tiny, x), strict=True):
+        assert np.abs(mask[0] - mask[1]).max() > 1e-3  # another image, another mask
+        np.testing.assert_allclose(mask.mean(axis=-1), mean, atol=1e-5)
 
 
 def test_mean_response_is_that_of_the_stages(tiny):
