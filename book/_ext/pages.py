@@ -17,6 +17,7 @@ SHEET = "_static/icons.css"
 # One entry of Font Awesome's table: bars:[448,512,["navicon"],"f0c9","M0 96C0 ..."]
 ENTRY = r'[{,]"?%s"?:\[(?P<width>\d+),(?P<height>\d+),\[[^\]]*\],"[0-9a-f]+","(?P<path>[^"]+)"\]'
 BASE = """\
+/* The icons are Font Awesome Free's (fontawesome.com), licensed CC BY 4.0. */
 :is(.fas, .fa-solid, .fa-regular, .fa-brands)::before {
   content: "";
   display: inline-block;
@@ -62,6 +63,15 @@ def cut_icons(app, exception):
         unused.unlink(missing_ok=True)
 
 
+def size(path):
+    """Width and height of a picture in pixels."""
+    if path.suffix == ".svg":
+        box = re.search(r'viewBox="([^"]+)"', path.read_text(encoding="utf-8"))[1]
+        return [round(float(number)) for number in box.split()[2:]]
+    with Image.open(path) as image:
+        return image.size
+
+
 def mend_body(app, page, template, context, doctree):
     """Change what docutils and MyST-NB write in ways that no setting of theirs changes."""
     if "body" not in context:
@@ -73,9 +83,8 @@ def mend_body(app, page, template, context, doctree):
         source = re.search(r'src="(?:[^"]*/)?_images/([^"]+)"', tag[0])
         text = tag[0] if "loading=" in tag[0] else tag[0].replace("<img ", '<img loading="lazy" ', 1)
         path = sources.get(unquote(source[1])) if source else None
-        if path and path.suffix == ".png" and " width=" not in text:
-            with Image.open(path) as image:
-                width, height = image.size
+        if path and " width=" not in text:
+            width, height = size(path)
             text = text.replace("<img ", f'<img width="{width}" height="{height}" ', 1)
         return text
 
