@@ -89,7 +89,7 @@ const [theme, done] = [arguments[0], arguments[arguments.length - 1]];
 document.documentElement.dataset.mode = document.documentElement.dataset.theme = theme;
 // The theme fades colours in; what is measured is what stays.
 document.getAnimations().forEach(animation => animation.finish());
-axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => done(
+axe.run(document, {resultTypes: ["violations"], preload: false}).then(({violations}) => done(
   violations.filter(({impact}) => ["serious", "critical"].includes(impact)).map(({id, nodes}) =>
     `${id}, ${theme}: ${nodes.slice(0, 3).map(node => node.target.join(" ") + " " + node.html.slice(0, 80)).join("; ")}`
   )));
