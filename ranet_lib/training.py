@@ -95,6 +95,8 @@ _PROFILES = {
         "study", epochs=4, batch_size=64, learning_rate=0.2, weight_decay=5e-4, schedule="one_cycle", crop_padding=2,
         train_images=10_000,
     ),
+    # An hour or two on two cores: long enough for the paper's crop, still one cycle.
+    "long": Recipe("long", epochs=24, batch_size=128, learning_rate=0.2, weight_decay=5e-4, schedule="one_cycle"),
     "full": Recipe("full", epochs=205),
     "source": Recipe(
         "source", epochs=100, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, schedule="plateau",
@@ -112,7 +114,8 @@ def recipe(profile, **changes):
     """The recipe of a profile, with changes.
 
     `smoke` takes seconds and shows that everything works; `laptop` takes minutes on two cores; `study` is for many runs
-    side by side there; `full` is the paper's recipe (section 4.1), for a GPU; `source` is the source document's.
+    side by side there; `long` takes an hour or more there; `full` is the paper's recipe (section 4.1), for a GPU;
+    `source` is the source document's.
 
     Args:
         profile: one of `list_profiles()`.

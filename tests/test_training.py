@@ -104,7 +104,7 @@ def test_weight_decay_is_added_to_the_gradient():
 @pytest.mark.parametrize(
     "profile, changes, message",
     [
-        ("laptp", {}, "profile must be one of 'smoke', 'laptop', 'study', 'full', 'source'; received 'laptp'"),
+        ("laptp", {}, "profile must be one of 'smoke', 'laptop', 'study', 'long', 'full', 'source'; received 'laptp'"),
         ("smoke", {"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
         ("smoke", {"learning_rate": float("nan")}, "received nan"),
         ("smoke", {"epochs": 0}, "epochs must be a whole number of at least 1; received 0"),
