@@ -514,7 +514,11 @@ def list_pretrained():
 
 def pretrained_record(name):
     """The run record of a trained network that ships with this package, as a dict (see `records`)."""
-    return json.loads(_pretrained_file(name, ".json").read_text(encoding="utf-8"))["record"]
+    return _about(name)["record"]
+
+
+def _about(name):
+    return json.loads(_pretrained_file(name, ".json").read_text(encoding="utf-8"))
 
 
 def load_pretrained(name):
@@ -529,7 +533,7 @@ def load_pretrained(name):
     Raises:
         ValueError: an unknown name, or a file that is damaged or belongs to another version of the network.
     """
-    about = json.loads(_pretrained_file(name, ".json").read_text(encoding="utf-8"))
+    about = _about(name)
     path = _pretrained_file(name, ".npz")
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise ValueError(f"the weights of {name} in {path} do not match their checksum; install the package again")
@@ -555,8 +559,10 @@ def _pretrained_file(name, suffix):
 def save_pretrained(model, record, folder=PRETRAINED):
     """Write a trained network's weights as `load_pretrained` reads them: float16, with checksum and run record.
 
+    Kept with them are its logits for a few of the embedded images, so that everyone can check what is loaded.
+
     Args:
-        model: the network as its run left it.
+        model: the network as its run left it, in float32.
         record: its run record, a dict.
         folder: where to; the package's own by default.
 
@@ -573,7 +579,25 @@ def save_pretrained(model, record, folder=PRETRAINED):
             raise ValueError(f"{path} has values up to {np.abs(values).max():.3g}, which float16 cannot hold")
     Path(folder).mkdir(parents=True, exist_ok=True)
     file = Path(folder) / f"{name}.npz"
+    rounded = keras.models.clone_model(model)
+    rounded.set_weights([arrays[weight.path].astype("float16").astype("float32") for weight in model.weights])
     np.savez_compressed(file, **{path: values.astype("float16") for path, values in arrays.items()})
-    about = {"version": 1, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "record": record}
+    about = {
+        "version": 1, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "record": record,
+        "logits": [[round(float(value), 4) for value in row] for row in _embedded_logits(rounded)],
+    }  # fmt: skip
     (Path(folder) / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return name
+
+
+def _embedded_logits(model, count=8):
+    """A network's logits for the first embedded images, pieced together to its input size: `(count, num_classes)`.
+
+    The images are cluttered digits, whatever the network was trained on: what counts is that the numbers come out.
+    """
+    from ranet_lib import datasets
+
+    data = datasets.load_dataset("cluttered_digits")
+    height, width = model.input_shape[1:3]
+    rows, columns = np.arange(height) % data.image_shape[0], np.arange(width) % data.image_shape[1]
+    return model.predict_on_batch(data.prepare(data.validation.images[:count])[:, rows][:, :, columns])
