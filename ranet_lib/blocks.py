@@ -201,10 +201,10 @@ class ResidualUnit(Block):
         filters: channels of the output.
         strides: 2 halves height and width, 1 keeps them.
         inner_filters: channels between the convolutions; None, the bottleneck of the paper, is a quarter of `filters`.
-        shortcut: False leaves the addition out (the source document's "without shortcut").
+        shortcut: False leaves the addition out (the student project's "without shortcut").
         groups: groups of the 3x3 convolution (more than 1 in AttentionNeXt).
-        always_project: True makes the shortcut a 1x1 convolution everywhere (as in the source document).
-        use_bias: True gives each convolution a bias (as in the source document).
+        always_project: True makes the shortcut a 1x1 convolution everywhere (as in the student project).
+        use_bias: True gives each convolution a bias (as in the student project).
         checkpointing: True keeps nothing inside the unit for the backward pass; see `apply_checkpointed`.
 
     Raises:
@@ -366,8 +366,8 @@ class MaskBranch(_Mask):
         units: residual units per step (the paper's `r`).
         mask_activation: "mixed", "channel" or "spatial".
         unit: further arguments of `ResidualUnit`, as a dict.
-        pool_size: height and width of the pooling's window: 3, or 2 as in the source document.
-        interpolation: of the up-sampling: "bilinear", or "nearest" as in the source document.
+        pool_size: height and width of the pooling's window: 3, or 2 as in the student project.
+        interpolation: of the up-sampling: "bilinear", or "nearest" as in the student project.
 
     Raises:
         ValueError: a wrong argument, or an input too small to be halved `depth` times.

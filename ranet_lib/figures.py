@@ -77,7 +77,7 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
             epochs = [row["epoch"] for row in history]
             for style, key in zip(("-", "--", ":"), keys):
                 values = [row[key] for row in history]
-                name = key.replace("_", " ")
+                name = key.replace("_", " ") if "validation" in key else f"training {key}"
                 axes.plot(epochs, values, style, marker="o" if len(epochs) < 12 else None, ms=4, color=colour,
                           label=f"{label}: {name}" if label else name)  # fmt: skip
                 said.append(f"{label + ' ' if label else ''}{name} goes from {values[0]:.3g} to {values[-1]:.3g}")

@@ -1,4 +1,4 @@
-"""Whole networks by name: the paper's, its baseline, the source document's, and one small enough for a laptop.
+"""Whole networks by name: the paper's, its baseline, the student project's, and one small enough for a laptop.
 
     model = models.create_model("attention_56", num_classes=10)
     model.summary()                       # a screenful; summary(expand_nested=True) opens the stages
@@ -136,16 +136,16 @@ _SPECS = {
             (1, 1, 1), bottleneck=2, groups=32,
         ),
         _source(
-            "source_attention_56", "The source document's Attention-56, without its softmax.",
+            "source_attention_56", "The student project's Attention-56, without its softmax.",
             dropout=0.5, printed_parameters={10: 54.120138, 100: 54.212388},
         ),
         _source(
-            "source_attention_92", "The source document's Attention-92, without its softmax: 1, 2 and 3 modules.",
+            "source_attention_92", "The student project's Attention-92, without its softmax: 1, 2 and 3 modules.",
             (1, 2, 3), printed_parameters={10: 97.902794},
         ),
         _source(
             "source_attention_92_cifar100",
-            "The source document's Attention-92 for CIFAR-100: widths doubled from the second stage on.",
+            "The student project's Attention-92 for CIFAR-100: widths doubled from the second stage on.",
             (1, 2, 3), (128, 512, 1024, 2048), printed_parameters={100: 385.083684},
         ),
     )
@@ -175,7 +175,7 @@ DEFAULT_OPTIONS = {
 
 
 def list_models():
-    """The names that `create_model` knows: ours, the paper's for CIFAR and for ImageNet, the source document's."""
+    """The names that `create_model` knows: ours, the paper's for CIFAR and for ImageNet, the student project's."""
     return list(_SPECS)
 
 

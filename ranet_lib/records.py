@@ -22,7 +22,7 @@ import jsonschema
 
 HERE = Path(__file__).parent
 
-#: What the paper and the source document printed, to set beside our own records. Errors are in per cent, parameters
+#: What the paper and the student project printed, to set beside our own records. Errors are in per cent, parameters
 #: in millions.
 PUBLISHED = json.loads((HERE / "published.json").read_text(encoding="utf-8"))
 
@@ -247,7 +247,7 @@ def published_error(record, by="paper"):
 
     Args:
         record: a run record.
-        by: "paper", or "source" for the source document. What the second calls noise is not noise of the labels.
+        by: "paper", or "source" for the student project. What the second calls noise is not noise of the labels.
 
     The recipe is not compared: whether a run is a fair test of the figure beside it is for its reader to judge.
     """

@@ -48,7 +48,7 @@ class Recipe:
         schedule: "steps" divides the rate by 10 at 40 % and at 60 % of the steps (the paper's 64k and 96k of 160k);
             "one_cycle" climbs for the first fifth of the steps and falls along a cosine to 0; "plateau" takes a
             quarter off after ten epochs without a better validation error and stops after twenty; "constant".
-        augmentation: "pad_crop_mirror" (the paper's), "rotate_shift_mirror" (the source document's) or "none".
+        augmentation: "pad_crop_mirror" (the paper's), "rotate_shift_mirror" (the student project's) or "none".
         crop_padding: pixels added on each side before the crop of "pad_crop_mirror"; the paper's 4.
         train_images: at most so many training images, chosen by the seed; None takes all.
         precision: "float32", "mixed_float16" or "mixed_bfloat16".
@@ -115,7 +115,7 @@ def recipe(profile, **changes):
 
     `smoke` takes seconds and shows that everything works; `laptop` takes minutes on two cores; `study` is for many runs
     side by side there; `long` takes an hour or more there; `full` is the paper's recipe (section 4.1), for a GPU;
-    `source` is the source document's.
+    `source` is the student project's.
 
     Args:
         profile: one of `list_profiles()`.
@@ -454,7 +454,7 @@ class _Bookkeeping(keras.callbacks.Callback):
 
 
 class _Plateau(keras.callbacks.Callback):
-    """The source document's schedule, worked out anew from the history each time: nothing to save or restore."""
+    """The student project's schedule, worked out anew from the history each time: nothing to save or restore."""
 
     def __init__(self, history, recipe, cut=0.75, patience=10, stop_after=20):
         super().__init__()

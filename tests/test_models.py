@@ -78,7 +78,7 @@ def test_with_100_classes_the_size_rounds_to_the_printed_one(name, printed):
     assert network["printed_parameters"] == printed == round(network["trainable"] / 1e6, 1)
 
 
-# Numbers of all parameters, moving averages included, as the source document prints them.
+# Numbers of all parameters, moving averages included, as the student project prints them.
 SOURCE = [
     ("source_attention_56", 10, {}, 54_120_138),
     ("source_attention_56", 100, {}, 54_212_388),

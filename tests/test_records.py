@@ -188,7 +188,7 @@ def test_each_printed_error_belongs_to_a_row_of_the_grid(grid, by):
         ("source_attention_56", {"shortcut": False, "dropout": 0.5}, 0.0, None, 6.68),  # its own dropout, said aloud
         ("source_attention_56", {"dropout": 0.0}, 0.0, None, None),
         ("source_attention_92", {}, 0.7, None, 18.3),
-        ("resnet_164", {}, 0.7, 17.21, None),  # the source document repeats the paper's
+        ("resnet_164", {}, 0.7, 17.21, None),  # the student project repeats the paper's
     ],
 )
 def test_the_printed_figure_is_that_of_the_same_experiment(record, name, options, noise, paper, source):

@@ -1,4 +1,4 @@
-"""Changes of an image that keep its class: the paper's, and the source document's."""
+"""Changes of an image that keep its class: the paper's, and the student project's."""
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def augment(
 def rotate_shift_mirror(
     images: np.ndarray, rng: np.random.Generator, degrees: float = 20, shift: float = 0.2
 ):
-    """The source document's augmentation: rotate, shift and mirror each image at random, bilinearly.
+    """The student project's augmentation: rotate, shift and mirror each image at random, bilinearly.
 
     Args:
         images: float, shape (N, H, W, C). What comes from outside the image is the nearest edge pixel.
