@@ -83,6 +83,8 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
                 said.append(f"{label + ' ' if label else ''}{name} goes from {values[0]:.3g} to {values[-1]:.3g}")
         axes.set(xlabel="epoch", ylabel=ylabel)
         axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.update_datalim([(1, 0)])  # so that the margin at the top is a share of the whole height
+        axes.autoscale_view()
         axes.set_ylim(bottom=0)
         axes.legend()
         if path is not None:
@@ -149,6 +151,8 @@ def image_grid(images, titles=None, columns=8, alt=None):
 def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=None):
     """Each image in a column, and under it the masks of each attention module over a grey copy of it.
 
+    Each mask has a scale of its own, from its lowest value to its highest: faint differences show as strong ones do.
+
     Args:
         images: uint8 `(count, height, width, 3)`.
         masks: list with one array `(count, h, w)` per module, as from `masks.attention_masks`.
@@ -185,7 +189,7 @@ def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=No
     return show(
         figure,
         alt or f"{count} images, and under each the mask of its {len(masks)} attention modules laid over it: "
-        "bright where the mask is high, dark where it is low.",
+        "bright where that mask is highest, dark where it is lowest.",
     )
 
 
