@@ -151,7 +151,8 @@ def image_grid(images, titles=None, columns=8, alt=None):
 def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=None):
     """Each image in a column, and under it the masks of each attention module over a grey copy of it.
 
-    Each mask has a scale of its own, from its lowest value to its highest: faint differences show as strong ones do.
+    Each mask has its own scale of colours, from its lowest value to its highest: a mask that hardly varies looks as
+    lively as one that reaches from 0 to 1.
 
     Args:
         images: uint8 `(count, height, width, 3)`.
@@ -189,7 +190,7 @@ def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=No
     return show(
         figure,
         alt or f"{count} images, and under each the mask of its {len(masks)} attention modules laid over it: "
-        "bright where that mask is highest, dark where it is lowest.",
+        "bright where the mask is high, dark where it is low, each from its lowest value to its highest.",
     )
 
 
