@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import keras
 import numpy as np
@@ -53,12 +52,22 @@ def without_times(history):
 
 def test_the_full_profile_is_the_papers():
     recipe = training.recipe("full")
-    steps = recipe.epochs * math.ceil(50_000 / recipe.batch_size)
     assert (recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (64, 0.1, 1e-4)
-    assert steps == pytest.approx(160_000, rel=0.005)
     rate = training.learning_rate(recipe, 160_000)
     found = [float(rate(step)) for step in (0, 63_999, 64_001, 95_999, 96_001, 159_999)]
     np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
+def test_the_full_profile_takes_the_papers_steps_on_what_is_left_of_cifar():
+    """Of 50,000 images a tenth validates, and images left over after the last full batch of an epoch wait."""
+    whole = np.zeros((50_000, 1, 1, 3), np.uint8), np.arange(50_000) % 10
+    train, validation = datasets.splits.hold_out_tenth(*whole, seed=0)
+    cifar = datasets.splits.make_dataset("cifar10", train, validation, validation, tuple("0123456789"), "unverified")
+    recipe = training.recipe("full")
+    steps = recipe.epochs * len(training.Batches(cifar, recipe))
+    assert steps == pytest.approx(160_000, rel=0.005)
+    rate = training.learning_rate(recipe, steps)
+    assert [round(float(rate(step)), 6) for step in (63_000, 65_000, 95_000, 97_000)] == [0.1, 0.01, 0.01, 0.001]
 
 
 def test_one_cycle_climbs_and_falls_to_zero():
