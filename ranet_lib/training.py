@@ -97,7 +97,7 @@ _PROFILES = {
     ),
     # An hour or two on two cores: long enough for the paper's crop, still one cycle.
     "long": Recipe("long", epochs=24, batch_size=128, learning_rate=0.2, weight_decay=5e-4, schedule="one_cycle"),
-    # 160,000 steps, to half a per cent, of the 45,000 images that a validation split leaves of CIFAR (205 epochs of 50,000).
+    # The paper's 160,000 steps: 205 epochs of CIFAR's 50,000 images, and 228 of the 45,000 that validation leaves.
     "full": Recipe("full", epochs=228),
     "source": Recipe(
         "source", epochs=100, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, schedule="plateau",

@@ -1,5 +1,6 @@
 """Looking inside: masks of each module, how well they find an object, and the response by stage."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from test_models import SMALL
 
-from ranet_lib import blocks, masks, models
+from ranet_lib import blocks, datasets, masks, models
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,29 @@ def test_localization_score_refuses_what_has_no_meaning():
         masks.localization_score(truth.astype(float), truth.astype(float))
     with pytest.raises(ValueError, match="with one count"):
         masks.localization_score(np.zeros((2, 8, 8)), truth)
+
+
+def test_localization_scores_each_module_on_the_test_images(tiny):
+    """Against a count of all pairs of pixels, image by image, of the masks that each module gives by itself."""
+    full = datasets.load_dataset("cluttered_digits")
+    few = datasets.Split(full.test.images[:4], full.test.labels[:4], full.test.masks[:4])
+    data = dataclasses.replace(full, test=few)
+    expected, features = [], data.prepare(few.images)
+    for layer in tiny.layers[1:]:
+        for part in layer.layers if isinstance(layer, keras.Sequential) else [layer]:
+            if isinstance(part, blocks.AttentionModule):
+                mask = keras.ops.convert_to_numpy(part.mask(blocks.apply_chain(part.pre, features))).mean(axis=-1)
+                scores = [
+                    np.mean((on > beside) + 0.5 * (on == beside))
+                    for large, truth in zip(masks.resize(mask, (32, 32)), few.masks)
+                    for on, beside in [(large[truth][:, None], large[~truth])]
+                ]
+                expected.append(np.mean(scores))
+            features = part(features)
+    found = masks.localization(tiny, data)
+    assert found["images"] == 4 and found["modules"] == pytest.approx(expected, abs=1e-3)
+    assert np.ptp(expected) > 0.01  # the modules can be told apart
+    assert masks.localization(keras.Sequential([keras.Input((32, 32, 3))]), data) is None
 
 
 def test_reference_masks():

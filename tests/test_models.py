@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from runs import HEADS
 
-from ranet_lib import blocks, datasets, models, training
+from ranet_lib import blocks, datasets, masks, models, training
 
 
 def images(count=2, size=32, seed=0):
@@ -422,11 +422,16 @@ def shipped():
 
 
 @pytest.mark.parametrize("name", list(shipped()))
-def test_shipped_weights_reproduce_their_recorded_error(name, request):
+def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
     record = models.pretrained_record(name)
     recorded = record["dataset"]
     folder = None if recorded["copy"] == "embedded" else request.getfixturevalue("jpeg_copy")
     data = datasets.load_dataset(recorded["name"], folder, seed=record["seed"])
     assert data.fingerprint == recorded["fingerprint"]
-    found = training.evaluate(models.load_pretrained(name), data, data.test)["error"]
+    network = models.load_pretrained(name)
+    found = training.evaluate(network, data, data.test)["error"]
     assert found == pytest.approx(record["test"]["last_epoch"]["error"], abs=0.1)
+    if "localization" in record:
+        scores, kept = masks.localization(network, data), record["localization"]
+        assert scores["modules"] == pytest.approx(kept["modules"], abs=0.002)
+        assert {**scores, "modules": None} == {**kept, "modules": None}
