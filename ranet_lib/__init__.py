@@ -8,8 +8,8 @@ Each module is a room; import the one you need:
 import os
 
 # What TensorFlow reads once, when it is first imported; a value set by the user wins.
-# It leaves oneDNN's convolutions and batch normalisation off on processors without AVX-512, where they train these
-# networks up to twice as fast.
+# It leaves oneDNN's convolutions and batch normalisation off on processors without VNNI instructions, where they train
+# these networks up to twice as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 __version__ = "0.1.0"
