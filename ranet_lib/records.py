@@ -333,8 +333,9 @@ def summary(records, planned=None):
         `options` (all of them), `changed` (those that are not the network's own), `layers` (as the paper counts them),
         `dataset`, `label_noise`, `recipe`, and `planned`, a list of seeds. What was found is in `n`, the finished
         runs, and `failed`, the others, their `seeds`, the `errors` (per cent, test error of the last epoch) with `mean`
-        and sample standard deviation `deviation` (None for fewer than two). What was used is in `copy`, `train_images`,
-        `test_images`, `parameters`, `flops`, `hours` of training in all, `devices`; all None where nothing has run.
+        and sample standard deviation `deviation` (None for fewer than two), and the same errors in `by_seed`, a dict.
+        What was used is in `copy`, `train_images`, `test_images`, `parameters`, `flops`, `hours` of training in all,
+        `devices`; all None where nothing has run.
         What was printed for it is in `paper` and `source` (per cent, or None).
     """
     measured = []
@@ -395,6 +396,7 @@ def _row(settings, data, runs, seeds):
         "failed": len(runs) - len(errors),
         "seeds": sorted(runs),
         "errors": errors,
+        "by_seed": dict(zip(finished, errors)),
         "mean": statistics.mean(errors) if errors else None,
         "deviation": statistics.stdev(errors) if len(errors) > 1 else None,
         "copy": data and data["copy"],
@@ -429,6 +431,65 @@ def _label(settings, changed):
     if settings["label_noise"]:
         words.append(f"{100 * settings['label_noise']:g} % noise")
     return ", ".join(words)
+
+
+def scatter(rows):
+    """How far a run scatters about what its row and its seed let expect, from all rows with two seeds or more.
+
+    Runs with one seed share the order of the images, the part of them that they see, and the validation split, and so
+    they are good or bad luck together. That is no difference between rows: each row's mean and each seed's common
+    effect are taken off (by least squares), and what is left is the chance of a run.
+
+    Args:
+        rows: rows of `summary`.
+
+    Returns:
+        the standard deviation in points, and from how many independent differences it is known (the degrees of
+        freedom); None for too few runs.
+    """
+    import numpy as np
+
+    places, errors = [], []
+    for number, row in enumerate(rows):
+        data = row["dataset"], row["copy"], row["train_images"]
+        for seed, error in row["by_seed"].items() if row["n"] > 1 else ():
+            places.append((("row", number), (data, seed)))
+            errors.append(error)
+    causes = {cause: column for column, cause in enumerate(dict.fromkeys(c for pair in places for c in pair))}
+    design = np.zeros((len(errors), len(causes)))
+    for run, pair in enumerate(places):
+        for cause in pair:
+            design[run, causes[cause]] = 1.0
+    freedom = len(errors) - (np.linalg.matrix_rank(design) if errors else 0)
+    if freedom < 1:
+        return None
+    left = np.array(errors) - design @ np.linalg.lstsq(design, np.array(errors), rcond=None)[0]
+    return float(np.sqrt((left**2).sum() / freedom)), int(freedom)
+
+
+def contrast(signs, scattered, confidence=0.95):
+    """A signed sum of rows, formed within each seed that all of them have, and what chance could make of it.
+
+    Args:
+        signs: pairs of a row of `summary` and its sign: `[(one, 1), (other, -1)]` for one less the other.
+        scattered: what `scatter` returns.
+        confidence: how often, between equal rows, the difference stays within its chance.
+
+    Returns:
+        the mean over the shared seeds in points, None where there is none; and half the width of its interval (by
+        Student's t, since the scatter is known from few runs), None where that is not known.
+    """
+    from scipy.stats import t
+
+    seeds = set.intersection(*(set(row["by_seed"]) for row, _ in signs))
+    if not seeds:
+        return None, None
+    value = statistics.mean(sum(sign * row["by_seed"][seed] for row, sign in signs) for seed in sorted(seeds))
+    if scattered is None:
+        return value, None
+    deviation, freedom = scattered
+    error = deviation * math.sqrt(sum(sign**2 for _, sign in signs) / len(seeds))
+    return value, float(t.ppf((1 + confidence) / 2, freedom)) * error
 
 
 def recipe_text(recipe):
