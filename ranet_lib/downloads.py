@@ -6,7 +6,9 @@ import http.client
 import io
 import os
 import pickle
+import queue
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -112,8 +114,8 @@ def fetch(
         folder: where to keep it; `cache_folder()` when None.
         sources: addresses to try, in turn, in place of `archive.sources`.
         progress: called with (bytes so far, bytes in all); when None, a line on stderr.
-        timeout: seconds after which a source that does not connect, falls silent, or sends less than
-            `SLOWEST` bytes per second is given up.
+        timeout: seconds after which a source that does not answer (redirects included), falls silent, or sends
+            less than `SLOWEST` bytes per second is given up.
 
     Raises:
         DownloadError: when every source failed; the message names each one with its reason.
@@ -177,7 +179,7 @@ def _append(part: Path, archive: Archive, source: str, progress: Progress, timeo
     if start:
         headers["Range"] = f"bytes={start}-"
     with _network(timeout):
-        response = urllib.request.urlopen(urllib.request.Request(source, headers=headers), timeout=timeout)
+        response = _open(urllib.request.Request(source, headers=headers), timeout)
     with response:
         if response.status != 206:
             start = 0  # this server does not resume: it sends the whole file again
@@ -202,6 +204,36 @@ def _append(part: Path, archive: Archive, source: str, progress: Progress, timeo
                     if done - mark < SLOWEST * elapsed:
                         raise _SourceFailed(f"stalled: {done - mark:,} bytes in {elapsed:.0f} seconds")
                     mark, mark_time = done, time.monotonic()
+
+
+def _open(request: urllib.request.Request, timeout: float) -> Any:
+    """The answer to a request once its head is there, within `timeout` in all.
+
+    The socket's own time-out sees neither a name server that hangs nor a head that trickles in, and it starts anew
+    for each address of a host and for each redirect. So the request is made by a thread that can be left behind.
+    """
+    answers: queue.SimpleQueue = queue.SimpleQueue()
+    left = threading.Event()
+
+    def ask() -> None:
+        try:
+            response = urllib.request.urlopen(request, timeout=timeout)
+        except BaseException as error:
+            answers.put(error)
+        else:
+            answers.put(response)
+            if left.is_set():
+                response.close()
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=timeout)
+    except queue.Empty:
+        left.set()
+        raise TimeoutError from None
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 @contextlib.contextmanager

@@ -586,7 +586,9 @@ def save_pretrained(model, record, folder=PRETRAINED):
         "version": 1, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "record": record,
         "logits": [[round(float(value), 4) for value in row] for row in _embedded_logits(rounded)],
     }  # fmt: skip
-    (Path(folder) / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (Path(folder) / f"{name}.json").write_text(
+        json.dumps(about, indent=1) + "\n", encoding="utf-8", newline="\n"
+    )
     return name
 
 

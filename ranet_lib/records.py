@@ -196,7 +196,7 @@ def write_record(path, record):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -204,6 +204,10 @@ def write_record(path, record):
             os.link(temporary, path)  # unlike a rename, fails when the name is taken
         except FileExistsError:
             raise FileExistsError(f"{path} exists: a finished record is never overwritten") from None
+        except OSError:  # no links here: exFAT, Google Drive in Colab
+            if path.exists():
+                raise FileExistsError(f"{path} exists: a finished record is never overwritten") from None
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

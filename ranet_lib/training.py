@@ -316,7 +316,7 @@ def _replace(path, write):
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(temporary)
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes only what it may write to
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -324,8 +324,8 @@ def _replace(path, write):
 
 
 def write_text(path, text):
-    """Write a text file whole or not at all."""
-    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file whole or not at all, the same bytes on every system."""
+    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def save_weights(model, path):

@@ -1,12 +1,11 @@
 """What the tests share: their order, the built site, and a browser without a network."""
 
-import os
-import shutil
 import subprocess
 import sys
 
 import pytest
-from runs import ROOT, Runs
+from programs import find_programs, is_root
+from runs import MADE_BY_MAKE, ROOT, Runs
 
 # These modules run last, in this order: each takes longer than all the others together.
 SLOW_MODULES = ["test_notebooks.py", "test_batch.py", "test_browser.py"]
@@ -52,8 +51,9 @@ def background(request, tmp_path_factory):
 @pytest.fixture(scope="session")
 def site():
     """The folder of the built site; `make book` builds it unless it is newer than all it is made of."""
-    build = subprocess.run(["make", "book"], cwd=ROOT, capture_output=True, text=True)
-    assert build.returncode == 0, f"make book failed:\n{build.stdout[-4000:]}\n{build.stderr[-8000:]}"
+    command = ["make", "book"] if MADE_BY_MAKE else [sys.executable, "-m", "ranet_lib", "book"]
+    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert build.returncode == 0, f"{' '.join(command)} failed:\n{build.stdout[-4000:]}\n{build.stderr[-8000:]}"
     return ROOT / "_build" / "html"
 
 
@@ -62,30 +62,16 @@ def browser(tmp_path_factory):
     """A headless Chromium that records its console and every request it makes, and can reach no other host."""
     from selenium import webdriver
 
-    chromium, driver = find_chromium()
+    chromium, driver = find_programs(["chromium", "chromedriver"], ["chromium", "chromium-driver"])
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for flag in CHROMIUM_FLAGS:
         options.add_argument(flag)
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    if os.geteuid() == 0:
+    if is_root():
         options.add_argument("--no-sandbox")  # Chromium's sandbox does not start for root
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     browser.set_script_timeout(60)
     yield browser
     browser.quit()
-
-
-def find_chromium():
-    """The paths of Chromium and its driver. Where apt can install them, it does; else skip, or fail in CI."""
-    names = ["chromium", "chromedriver"]
-    if not all(map(shutil.which, names)) and os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = {"capture_output": True, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
-        subprocess.run(["apt-get", "update"], **quiet)
-        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "chromium", "chromium-driver"], **quiet)
-    paths = [shutil.which(name) for name in names]
-    if not all(paths):
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        give_up("needs chromium and chromedriver (Debian: apt install chromium chromium-driver)")
-    return paths

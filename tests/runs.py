@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "book" / "experiments" / "train.ipynb"
+# Only then may a test call make: it would begin by removing a .venv that it has not made.
+MADE_BY_MAKE = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve() and any(Path(sys.prefix).glob("*.stamp"))
 HEADS = ROOT.parent / "shared" / "data" / "unpack.py"
 
 
@@ -104,7 +106,10 @@ def kill_in_second_epoch(folder):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.2)
     time.sleep(1)  # into the next epoch
-    os.killpg(process.pid, signal.SIGKILL)
+    if sys.platform == "win32":
+        subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], check=True, capture_output=True)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    assert len(json.loads(state.read_text())["history"]) == 1 and not (folder / "record.json").exists()
+    assert len(json.loads(state.read_text(encoding="utf-8"))["history"]) == 1 and not (folder / "record.json").exists()

@@ -88,7 +88,7 @@ class Cluster:
             raise
 
     def _start(self, *words):
-        with open(self.folder / f"{words[0]}.out", "w") as log:
+        with open(self.folder / f"{words[0]}.out", "wb") as log:
             self.processes.append(subprocess.Popen(words, env=self.environment, stdout=log, stderr=log))
 
     def _wait(self, condition, seconds=60):

@@ -14,6 +14,9 @@ from runs import ROOT
 
 from ranet_lib import records
 
+if sys.platform == "win32":
+    pytest.skip("batches need Linux or macOS", allow_module_level=True)
+
 EXPERIMENTS = ROOT / "book" / "experiments"
 
 # Small and quick, but each a real run: two epochs of 1,600 images of cluttered digits.
@@ -120,10 +123,12 @@ def start(folder, grid, *more):
 
 def process_tree():
     """Every process that has not ended: `{id: (id of its parent, its command)}`."""
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{name}/stat") as file:
+            with open(f"/proc/{name}/stat", encoding="utf-8") as file:
                 state, parent = file.read().rpartition(")")[2].split()[:2]
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 words = file.read().replace(b"\0", b" ").decode(errors="replace")

@@ -43,6 +43,7 @@ def test_plain_torch_is_the_same_network(name, training, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is measured as Unix tells it")
 @pytest.mark.parametrize(
     "task, systems",
     [

@@ -119,7 +119,7 @@ def like_colab(tmp_path_factory):
     if not PINS.exists():
         pytest.skip("needs Colab's list of packages: COLAB_PINS=FILE")
     if not (python := python_313()):
-        pytest.skip("needs Python 3.13")
+        pytest.skip("needs Python 3.13, on a system like Colab's")
     folder = tmp_path_factory.mktemp("colab")
     here = folder / "env" / "bin" / "python"
     run(python, "-m", "venv", folder / "env")

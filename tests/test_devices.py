@@ -44,7 +44,7 @@ def runs(request, tmp_path_factory):
 
 
 def history(folder):
-    with open(folder / "history.csv", newline="") as file:
+    with open(folder / "history.csv", encoding="utf-8", newline="") as file:
         return [{key: float(value) for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
 

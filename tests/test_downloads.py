@@ -52,6 +52,25 @@ class Handler(BaseHTTPRequestHandler):
             return self.end_headers()
         if path == "silent":
             return self.server.done.wait(10)
+        if path == "hesitates":  # the head of its answer never ends
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+            while not self.server.done.wait(0.05):
+                self.wfile.write(b"x")
+            return
+        if path == "endless":  # says no length, and goes on
+            self.send_response(200)
+            self.end_headers()
+            while not self.server.done.is_set():
+                self.wfile.write(b"x" * 10_000)
+            return
+        if path == "moved":
+            self.send_response(302)
+            self.send_header("Location", "/good")
+            return self.end_headers()
+        if path == "local":  # leads to a file of the reader's own machine
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/hostname")
+            return self.end_headers()
         if path == "restarts":  # knows no ranges
             start = 0
         self.send_response(206 if start else 200)
@@ -140,6 +159,9 @@ def test_a_wrong_part_file_does_not_spoil_the_source(left_over, archive, server,
         ("silent", "no answer for 0.3 seconds"),
         ("stalls", "no answer for 0.3 seconds"),
         ("trickles", "stalled"),
+        ("hesitates", "no answer for 0.3 seconds"),
+        ("endless", "SHA-256"),
+        ("local", "file:///etc/hostname' is not allowed"),
     ],
 )
 def test_a_bad_source_leads_to_the_next_and_its_reason_is_told(path, reason, archive, server, tmp_path):
@@ -150,6 +172,11 @@ def test_a_bad_source_leads_to_the_next_and_its_reason_is_told(path, reason, arc
         get(archive, tmp_path / "other", server, path, timeout=0.3)
     assert time.monotonic() - started < 5
     assert not (tmp_path / "other" / archive.filename).exists()
+
+
+def test_a_redirect_and_a_slow_source_are_followed_to_the_end(archive, server, tmp_path):
+    for path in ("moved", "slow"):
+        assert get(archive, tmp_path / path, server, path, timeout=0.3).read_bytes() == CONTENT
 
 
 def test_total_failure_names_every_source_and_the_way_out(archive, server, tmp_path):

@@ -144,7 +144,7 @@ def test_a_keras_file_that_carries_code_is_refused(tmp_path):
     """What the page on the networks tells readers to load files with runs nothing that a file brings along."""
     touched = tmp_path / "touched"
     name = str(touched)
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Lambda(lambda x: (open(name, "w"), x)[1])])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Lambda(lambda x: (open(name, "wb"), x)[1])])
     model.save(tmp_path / "crafted.keras")
     touched.unlink()  # building the network has run it
     with pytest.raises(ValueError, match="safe_mode"):

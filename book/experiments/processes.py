@@ -1,7 +1,6 @@
 """Processes and locks of a batch: what has to hold when any of them is killed."""
 
 import ctypes
-import fcntl
 import os
 import signal
 import subprocess
@@ -9,6 +8,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    sys.exit("batches need Linux or macOS; on Windows, run this in WSL, or single runs by python -m ranet_lib train")
 
 
 def end_with_parent():
@@ -22,7 +26,7 @@ def lock(path):
     """An open file that holds the lock of `path` until it is closed or its process ends; None if another holds it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a")
+    file = open(path, "ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,0 +1,205 @@
+"""What Windows, macOS and file systems without links do differently, played on whatever system the tests run on."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path, PureWindowsPath
+
+import pytest
+from conftest import ROOT
+
+from ranet_lib import __main__ as without_make
+from ranet_lib import downloads, records, training
+
+RECORD = sorted((ROOT / "book" / "results").glob("*.json"))[0]
+
+
+# --- Files -------------------------------------------------------------------------------------------------------
+
+
+def test_only_files_opened_for_writing_are_flushed_to_disk(tmp_path, monkeypatch):
+    """Windows refuses to flush a file that is open for reading."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def fsync(descriptor):
+        assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        flushed.append(descriptor)
+
+    flushed = []
+    monkeypatch.setattr(os, "fsync", fsync)
+    training.write_text(tmp_path / "state.json", "{}")
+    records.write_record(tmp_path / "record.json", records.read_record(RECORD))
+    assert len(flushed) == 2
+
+
+def test_without_hard_links_a_record_is_written_and_never_overwritten(tmp_path, monkeypatch):
+    def link(*paths):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", link)
+    record, path = records.read_record(RECORD), tmp_path / "record.json"
+    records.write_record(path, record)
+    assert records.read_record(path) == record
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        records.write_record(path, record | {"seed": 7})
+    assert records.read_record(path) == record and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_is_named_after_its_folder_of_images_on_windows_too(monkeypatch):
+    monkeypatch.setattr(training, "Path", PureWindowsPath)
+    run = training.check_parameters({"output_dir": os.curdir}) | {"dataset": r"folder:C:\Users\me\my photos"}
+    assert training.run_name(run) == "attention_tiny-my photos-smoke-seed0"
+
+
+class Locks:
+    """Windows's locks on bytes of files, as `msvcrt` has them: not to be had twice, and an error of its own."""
+
+    LK_NBLCK, LK_UNLCK = 2, 0
+
+    def __init__(self):
+        self.held = set()
+
+    def locking(self, descriptor, mode, count):
+        about = os.fstat(descriptor).st_ino
+        if mode == self.LK_UNLCK:
+            self.held.remove(about)
+        elif about in self.held:
+            raise PermissionError(13, "Permission denied")
+        else:
+            self.held.add(about)
+
+
+def test_the_lock_of_a_download_on_windows(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(downloads, "fcntl", None)
+    monkeypatch.setattr(downloads, "msvcrt", Locks(), raising=False)
+    inside, most = [], []
+
+    def work():
+        with downloads._locked(tmp_path / "things.lock"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.1)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert most == [1, 1, 1]
+    assert "waiting for another process" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_nothing_is_imported_that_only_unix_has():
+    """The library imports, and the tests are collected, without these modules and functions."""
+    script = """
+        import os, sys, types
+        import hypothesis, papermill, platformdirs, pytest, selenium.webdriver, tensorflow  # these know the system
+        for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+            sys.modules[name] = None
+        sys.modules["msvcrt"] = types.ModuleType("msvcrt")
+        for name in ("geteuid", "getuid", "killpg", "fork", "getpgid", "setsid"):
+            delattr(os, name)
+        from ranet_lib import downloads
+        del sys.modules["msvcrt"]  # for the library alone
+        sys.exit(pytest.main(["--collect-only", "--override-ini=addopts=", "-p", "no:cacheprovider", *sys.argv[1:]]))
+    """
+    modules = sorted(str(path) for path in (ROOT / "tests").glob("test_*.py"))
+    command = [sys.executable, "-c", textwrap.dedent(script), *modules]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+# --- python -m ranet_lib -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """What would be started: the words after Python's `-m`, and the environment."""
+    calls = []
+
+    def run(words, cwd, env):
+        assert words[:2] == [sys.executable, "-m"] and cwd == without_make.ROOT
+        calls.append((words[2:], env))
+        return subprocess.CompletedProcess(words, 3)
+
+    monkeypatch.setattr(without_make.subprocess, "run", run)
+    return calls
+
+
+def test_without_make_tests_are_pytest(called):
+    assert without_make.main(["test", "-k", "masks", "-x"]) == 3  # the status is passed on
+    ((words, environment),) = called
+    assert words == ["pytest", "-k", "masks", "-x"] and environment["PYTHONUTF8"] == "1"
+
+
+def test_without_make_a_run_is_papermill_on_the_experiment_notebook(called, tmp_path):
+    folder = tmp_path / "new run"
+    assert without_make.main(["train", str(folder), "-p", "model", "attention_56", "-p", "seed", "1"]) == 3
+    ((words, _),) = called
+    notebook = str(ROOT / "book" / "experiments" / "train.ipynb")
+    given = ["-p", "output_dir", str(folder), "-p", "model", "attention_56", "-p", "seed", "1"]
+    assert words == ["papermill", notebook, str(folder / "train.ipynb"), *given] and folder.is_dir()
+
+
+def test_without_make_the_book_is_built_as_make_builds_it(called, tmp_path, monkeypatch):
+    """The words are those of the Makefile, and what was kept of older builds goes when the library has changed."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    monkeypatch.setattr(without_make, "ROOT", tmp_path)
+    (tmp_path / "_toc.yml").touch()
+    module = tmp_path / "ranet_lib" / "blocks.py"
+    for folder in (module.parent, tmp_path / "book" / "results", tmp_path / "book" / "experiments"):
+        folder.mkdir(parents=True)
+    module.touch()
+    kept, site = tmp_path / "_build" / ".jupyter_cache", tmp_path / "_build" / "html"
+    os.utime(module, (1e9, 1e9))
+    for changed in (False, True):
+        kept.mkdir(parents=True, exist_ok=True)
+        site.mkdir(parents=True, exist_ok=True)
+        if changed:
+            os.utime(module, (4e9, 4e9))
+        assert without_make.main(["book"]) == 3
+        assert kept.exists() is not changed and not site.exists()
+    words, _ = called[0]
+    assert words[0] == "jupyter_book" and f"jupyter-book {' '.join(words[1:])}" in makefile
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["book", "--fast"], "book takes no options; received --fast"),
+        (["bake"], "invalid choice: 'bake'"),
+        (["train"], "required: folder"),
+        ([], "required"),
+    ],
+)
+def test_without_make_wrong_words_are_refused(words, message, called, capsys):
+    with pytest.raises(SystemExit):
+        without_make.main(words)
+    assert message in capsys.readouterr().err and not called
+
+
+def test_without_make_and_without_the_repository_it_says_so(called, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(without_make, "ROOT", tmp_path)
+    with pytest.raises(SystemExit):
+        without_make.main(["test"])
+    assert "needs the repository" in capsys.readouterr().err and not called
+
+
+def test_without_make_a_missing_package_is_named_with_the_way_to_it(called, monkeypatch, capsys):
+    monkeypatch.setitem(without_make.NEEDS, "train", "no_such_package")
+    with pytest.raises(SystemExit):
+        without_make.main(["train", "runs/first"])
+    assert "pip install --editable" in capsys.readouterr().err and not called
+
+
+def test_records_of_another_system_are_read(tmp_path):
+    """As git or an editor on Windows may leave them: with other ends of lines."""
+    path = tmp_path / "record.json"
+    path.write_bytes(Path(RECORD).read_bytes().replace(b"\n", b"\r\n"))
+    assert records.read_record(path) == json.loads(RECORD.read_text(encoding="utf-8"))
