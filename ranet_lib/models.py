@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -570,9 +571,11 @@ def save_pretrained(model, record, folder=PRETRAINED):
         The name it goes by.
 
     Raises:
-        ValueError: weights that float16 cannot hold.
+        ValueError: weights that float16 cannot hold, or a data set whose name is no name of a file (`folder:PATH`).
     """
     name = f"{record['model']['name']}-{record['dataset']['name']}"
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"the weights would be called {name!r}, which is no name of a file; rename the data set")
     arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
     for path, values in arrays.items():
         if not np.isfinite(values.astype("float16")).all():

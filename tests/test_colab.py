@@ -172,8 +172,9 @@ def open_in_colab(like_colab, page):
         "GIT_CONFIG_KEY_0": f"url.file://{like_colab / 'branch'}.insteadOf",
         "GIT_CONFIG_VALUE_0": address.repository(),
     }
-    words = ["-m", "papermill", "in.ipynb", "out.ipynb", "--kernel", "colab", "--no-progress-bar"]
-    run(sys.executable, *words, cwd=content, env=environment)
+    # On a busy machine a kernel takes longer than the minute that papermill waits for one.
+    words = ["--kernel", "colab", "--no-progress-bar", "--start-timeout", "600"]
+    run(sys.executable, "-m", "papermill", "in.ipynb", "out.ipynb", *words, cwd=content, env=environment)
     return nbformat.read(content / "out.ipynb", as_version=4)
 
 

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import math
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -19,9 +20,10 @@ from ranet_lib import datasets, models, records, training
 sys.path.insert(0, str(ROOT / "book" / "experiments"))
 import grid  # noqa: E402
 
-# The same examples in every run.
-examples = settings(derandomize=True, database=None, deadline=None, max_examples=150)
-few = settings(examples, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# The same examples in every run; with FUZZ=20 in the environment, 20 times as many, and others each time.
+TIMES = int(os.environ.get("FUZZ", "1"))
+examples = settings(derandomize=TIMES == 1, database=None, deadline=None, max_examples=150 * TIMES, print_blob=True)
+few = settings(examples, max_examples=40 * TIMES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 NUMBERS = st.integers(-3, 10**30) | st.floats() | st.sampled_from([0, 1, 2, 0.5, True, False])
 WORDS = st.text(max_size=8) | st.sampled_from(["mixed", "residual", "naive", "local", "cosine", "1", "attention_56"])
@@ -110,6 +112,29 @@ def test_a_grid_of_anything(tmp_path, content):
     path = tmp_path / "grid.yaml"
     path.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
     answer_or_clear_error(lambda: grid.read_grid(path), names=["line "], kinds=(grid.GridError,))
+
+
+@pytest.mark.parametrize(
+    "content, line, message",
+    [
+        (b"small:\n  - {model: \x01}\n", 2, "special characters are not allowed"),
+        ("small:\n\n\n# caf\u00e9".encode("latin-1"), 4, "not UTF-8"),
+        (b"small:\n  - {seed: 2001-13-45}\n", 2, "not a value: '2001-13-45'"),
+        (b"small:\n  - {seed: !!int three}\n", 2, "not a value: 'three'"),
+        (b"small:\n  - {model: !!python/name:os.system }\n", 2, "not a value"),
+        (b"small:\n  - {model: =}\n", 2, "not a value: '='"),
+        (b"small: &a\n  - *a\n", 1, "nested without end"),
+        (b"[" * 3000, 1, "nested without end"),
+        (b"a: &a [" + b"1, " * 99 + b"1]\nb: &b [" + b"*a, " * 99 + b"*a]\nc: [" + b"*b, " * 99 + b"*b]", 1, "values"),
+        (b"small:\n  - {model: attention_tiny, dataset: cluttered_digits, profile: smoke,\n    seed: &s ["
+         + ", ".join(map(str, range(50))).encode() + b"], epochs: *s, batch_size: *s}", 2, "more than 100,000 runs"),
+    ],
+)  # fmt: skip
+def test_a_grid_that_is_no_text_or_has_no_end(content, line, message, tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content)
+    with pytest.raises(grid.GridError, match=f"grid.yaml, line {line}: .*{message}"):
+        grid.read_grid(path)
 
 
 # --- Run records -------------------------------------------------------------------------------------------------

@@ -388,6 +388,15 @@ def test_weights_that_float16_cannot_hold_are_not_written(trained):
     assert (folder / f"{name}.npz").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["../outside", "folder:/home/me/photos", "a\\b", ""])
+def test_weights_stay_in_their_folder(name, tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    record = {"model": {"name": name}, "dataset": {"name": name}}
+    with pytest.raises(ValueError, match="no name of a file"):
+        models.save_pretrained(model, record, tmp_path / "a" / "weights")
+    assert not list(tmp_path.rglob("*"))
+
+
 def near(logits):
     """Tolerance: another processor, backend or version sums in another order, over some hundred layers."""
     return pytest.approx(logits, rel=1e-2, abs=2e-2)

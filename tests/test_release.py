@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -14,12 +16,16 @@ import yaml
 from conftest import ROOT
 
 import ranet_lib
+from ranet_lib import _deprecated, masks, training
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 # A name leaves this list one release after it has begun to warn; see CONTRIBUTING.md.
 PUBLIC = {
+    "checks": "choice number path whole",
     "colab": "NO_GPU report",
+    "downloads": "ARCHIVES Archive DownloadError cache_folder fetch unpickle_arrays",
+    "drawings": "COLOURS STYLE draw",
     "explore": "DPI MOST_FRAMES SCRIPT explore",
     "blocks": """AttentionModule BatchNormalization Block INTERPOLATIONS LEARNING_RULES LocalMaskBranch MASK_ACTIVATIONS
         MASK_BRANCHES MaskBranch ResidualUnit TrunkBranch apply_chain apply_checkpointed build_chain channel convolution
@@ -52,7 +58,70 @@ def test_public_names_stay(name):
         return not inspect.ismodule(value) and (not made or value.__module__.startswith(module.__name__))
 
     found = {key for key, value in vars(module).items() if not key.startswith("_") and is_ours(value)}
-    assert found == set(PUBLIC[name].split())
+    found = set(getattr(module, "__all__", found))
+    on_its_way_out = getattr(getattr(module, "__getattr__", None), "names", set())  # it works still
+    assert found | on_its_way_out == set(PUBLIC[name].split())
+
+
+def test_every_module_without_an_underscore_is_listed():
+    modules = {module.name for module in pkgutil.iter_modules(ranet_lib.__path__) if not module.name.startswith("_")}
+    assert modules == set(PUBLIC)
+
+
+def test_the_parameters_of_the_experiment_notebook_stay():
+    assert set(training.PARAMETERS) == {
+        "model", "model_options", "dataset", "data_dir", "profile", "seed", "label_noise", "epochs", "batch_size",
+        "learning_rate", "mixed_precision", "devices", "output_dir",
+    }  # fmt: skip
+
+
+def test_the_places_of_a_record_stay():
+    schema = json.loads(read("ranet_lib/record.schema.json"))
+    always = "schema model dataset recipe seed label_noise history time environment"
+    assert schema["required"] == always.split()
+    assert set(schema["properties"]) == {*always.split(), "test", "localization", "failure"}
+
+
+@pytest.fixture
+def renamed(monkeypatch):
+    """`masks` as a release would leave it that calls `mean_response` so, and no longer `response`."""
+    change = _deprecated.names("ranet_lib.masks", {"response": "mean_response"}, since="0.2.0")
+    monkeypatch.setattr(masks, "__getattr__", change, raising=False)
+    return masks
+
+
+def test_an_old_name_works_and_warns_where_it_is_used(renamed):
+    message = "ranet_lib.masks.response is called ranet_lib.masks.mean_response since version 0.2.0"
+    with pytest.warns(DeprecationWarning, match=message) as warned:
+        assert renamed.response is masks.mean_response
+    with pytest.warns(DeprecationWarning, match=message):
+        from ranet_lib.masks import response
+    assert response is masks.mean_response
+    assert warned[0].filename == __file__
+    with pytest.raises(AttributeError, match="module 'ranet_lib.masks' has no attribute 'reponse'"):
+        renamed.reponse  # noqa: B018
+    assert not hasattr(renamed, "responses")
+
+
+def test_an_old_name_is_public_until_it_goes(renamed, monkeypatch):
+    with pytest.raises(AssertionError):
+        test_public_names_stay("masks")  # the list does not have it
+    monkeypatch.setitem(PUBLIC, "masks", PUBLIC["masks"] + " response")
+    test_public_names_stay("masks")
+
+
+def test_an_old_argument_works_and_warns():
+    @_deprecated.argument("images", "batch", since="0.2.0")
+    def count(batch):
+        """Counts."""
+        return len(batch)
+
+    assert count([1, 2]) == count(batch=[1, 2]) == 2 and count.__doc__ == "Counts."
+    with pytest.warns(DeprecationWarning, match="count: 'images' is called 'batch' since version 0.2.0") as warned:
+        assert count(images=[1, 2, 3]) == 3
+    assert warned[0].filename == __file__
+    with pytest.raises(TypeError, match="'batch' and its old name 'images'"):
+        count(images=[1], batch=[2])
 
 
 def test_the_changelog_begins_with_this_version():

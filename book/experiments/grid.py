@@ -9,6 +9,7 @@ and what is wrong is named with its line.
 
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import yaml
 from ranet_lib import training
 
 SCHEMA = json.loads((Path(__file__).parent / "grid.schema.json").read_text(encoding="utf-8"))
+MOST = 100_000  # values of a grid, and runs of an entry: what has more is a slip, or would fill the memory
 
 
 class GridError(ValueError):
@@ -32,14 +34,21 @@ def read_grid(path):
             twice in a group.
     """
     path = Path(path)
+    content, lines = path.read_bytes(), {}
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
+        grid = None if root is None else _plain(root, (), lines, path)
     except yaml.MarkedYAMLError as error:
         raise GridError(f"{path}, line {error.problem_mark.line + 1}: not YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:  # which counts characters
+        line = content.decode("utf-8")[: error.position].count("\n") + 1
+        raise GridError(f"{path}, line {line}: not YAML: {error.reason} ({chr(error.character)!r})") from None
+    except UnicodeDecodeError as error:
+        raise GridError(f"{path}, line {content[: error.start].count(10) + 1}: not UTF-8 ({error.reason})") from None
+    except RecursionError:
+        raise GridError(f"{path}, line 1: nested without end") from None
     if root is None:
         raise GridError(f"{path}, line 1: the grid is empty")
-    lines = {}
-    grid = _plain(root, (), lines, path)
 
     def wrong(where, message):
         while where not in lines:  # a place inside a value that stands on one line
@@ -62,6 +71,8 @@ def read_grid(path):
 def _plain(node, where, lines, path):
     """A YAML node as plain values; notes each place's line, and refuses a key that comes twice."""
     lines[where] = node.start_mark.line + 1
+    if len(lines) > MOST:
+        raise GridError(f"{path}, line {lines[where]}: more than {MOST:,} values")
     if isinstance(node, yaml.MappingNode):
         values = {}
         for key_node, value_node in node.value:
@@ -80,6 +91,8 @@ def _plain(node, where, lines, path):
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError):  # a 13th month, a strange tag
+        raise GridError(f"{path}, line {lines[where]}: not a value: {node.value!r}") from None
     finally:
         loader.dispose()
 
@@ -93,6 +106,8 @@ def _runs(group, entries, wrong):
             else [(name, value, ())]
             for name, value in entry.items()
         ]  # fmt: skip
+        if math.prod(map(len, choices)) > MOST:
+            raise wrong((group, index), f"more than {MOST:,} runs in one entry")
         for chosen in itertools.product(*choices):
             parameters = {name: value for name, value, _ in chosen}
             try:
