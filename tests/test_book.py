@@ -51,6 +51,11 @@ def test_table_of_contents_has_every_chapter_in_reading_order():
     assert numbered == [named(path.with_suffix("")) for path in CHAPTERS]
 
 
+def test_the_landing_page_lists_every_chapter_in_reading_order():
+    listed = re.findall(r"^\d+\. \{doc\}`(?:[^`<]*<)?(\d\d_\w+)", (ROOT / "book" / "index.md").read_text("utf-8"), re.M)
+    assert listed == [path.stem for path in CHAPTERS]
+
+
 @each(NOTEBOOKS)
 def test_notebook_is_valid(path):
     nbformat.validate(read(path))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -321,7 +322,7 @@ def test_the_defaults_are_those_of_the_notebook(tmp_path, monkeypatch):
     run = training.check_parameters({})
     assert run["model"] == "attention_tiny" and run["recipe"] == training.recipe("smoke")
     assert run["model_options"]["learning"] == "residual"
-    assert str(run["output_dir"]) == "runs/attention_tiny-cluttered_digits-smoke-seed0"
+    assert run["output_dir"] == Path("runs/attention_tiny-cluttered_digits-smoke-seed0")
 
 
 def test_a_finished_run_is_never_reused(tmp_path, monkeypatch):
