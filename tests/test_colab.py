@@ -194,6 +194,39 @@ def check_in_colab(like_colab, page):
     assert not unread
 
 
+EXPLORE = """
+import IPython.display, ipywidgets
+from matplotlib.figure import Figure
+from ranet_lib import explore
+
+def draw(number=1, kind="a"):
+    figure = Figure((2, 1))
+    figure.subplots().plot([number, 2])
+    return figure, f"{number} {kind}"
+
+shown = []
+IPython.display.display = lambda bundle, **about: shown.append(bundle)
+explore._someone_is_there = lambda: True
+explore.explore(draw, number=range(3), kind=["a", "b"])
+panel = ipywidgets.Widget.widgets[shown[0]["application/vnd.jupyter.widget-view+json"]["model_id"]]
+slider, choice, picture, trouble = panel.children
+for slider.value, choice.value in [(1, "a"), (2, "a"), (2, "b")]:
+    assert f'alt="{slider.value} {choice.value}"' in picture.value
+assert not trouble.outputs
+print(type(slider).__name__, type(choice).__name__, ipywidgets.__version__)
+"""
+
+
+@pytest.mark.slow
+def test_explorers_are_widgets_of_colabs_version(like_colab):
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    here = like_colab / "env" / "bin" / "python"
+    pins = dict(line.split("==") for line in (like_colab / "pins.txt").read_text(encoding="utf-8").splitlines())
+    assert run(here, "-c", EXPLORE, cwd=ROOT, env=environment).split() == [
+        "SelectionSlider", "Dropdown", pins["ipywidgets"]
+    ]  # fmt: skip
+
+
 QUICK = ("book/01_why_attention", "book/experiments/train")
 
 
