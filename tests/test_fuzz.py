@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import struct
 import sys
 import traceback
 from pathlib import Path
@@ -216,6 +217,36 @@ def test_a_folder_with_odd_files(tmp_path_factory, odd):
         read = [name for name in {*odd} - {f"{number}.png" for number in range(10)} if not name.startswith(".")]
         assert len(data.train) + len(data.validation) + len(data.test) == 20 + len(read)
         assert math.isfinite(float(data.std.sum()))
+
+
+ODD = {
+    "folder": (lambda path: path.mkdir(), "it is no file"),
+    "link to nothing": (lambda path: path.symlink_to("nothing.png"), "it is no file"),
+    "link to itself": (lambda path: path.symlink_to(path), "it is no file"),
+    "pipe": (lambda path: os.mkfifo(path), "it is no file"),
+    "empty": (lambda path: path.touch(), "cannot identify image file"),
+    "text": (lambda path: path.write_text("a picture", encoding="utf-8"), "cannot identify image file"),
+    "cut": (lambda path: path.write_bytes(picture()[:40]), ""),
+    # A few bytes that ask for 10 GB of memory.
+    "60,000 pixels a side": (
+        lambda path: path.write_bytes(picture().replace(struct.pack(">II", 5, 4), struct.pack(">II", 60_000, 60_000))),
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_no_picture_is_named(odd, tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.png").write_bytes(picture())
+    make, message = ODD[odd]
+    try:
+        make(tmp_path / "b" / "odd.png")
+    except (AttributeError, OSError):
+        pytest.skip("this system has no such thing, or lets nobody make one")
+    with pytest.raises(ValueError, match=f"odd.png cannot be read as an image: .*{message}"):
+        datasets.load_dataset(f"folder:{tmp_path}")
 
 
 FOLDERS = ["", "/no/such/place", "\0", "x" * 5000, "~nobody-here"]

@@ -59,15 +59,17 @@ def load(name: str, seed: int, size: int) -> Dataset:
     return make_dataset(name, *(splits[split] for split in _SPLITS), tuple(class_names), "unverified")
 
 
-def _visible(folder: Path, keep: Callable[[Path], bool] = Path.exists) -> list[str]:
+def _visible(folder: Path, keep: Callable[[Path], bool] | None = None) -> list[str]:
     """The sorted names in a folder, less what operating systems leave there."""
-    names = (path.name for path in folder.iterdir() if keep(path))
+    names = (path.name for path in folder.iterdir() if keep is None or keep(path))
     return sorted(name for name in names if name[0] != "." and name not in ("Thumbs.db", "desktop.ini"))
 
 
 def _read_image(path: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
+    if not path.is_file():  # a folder, a link to nothing, or a pipe, which would be waited for without end
+        raise ValueError(f"{path} cannot be read as an image: it is no file")
     try:
         with Image.open(path) as image:
             if image.mode[0] in "IF":
