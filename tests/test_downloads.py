@@ -33,6 +33,9 @@ class Server(ThreadingHTTPServer):
     def url(self, path):
         return f"http://127.0.0.1:{self.server_port}/{path}"
 
+    def handle_error(self, request, client_address):
+        """Say nothing: whom the reader has left writes to a broken pipe."""
+
     def asked(self, path):
         return [start for asked_path, start in self.requests if asked_path == path]
 
@@ -156,27 +159,27 @@ def test_a_wrong_part_file_does_not_spoil_the_source(left_over, archive, server,
         ("loop", "infinite loop"),
         ("wrong", "SHA-256"),
         ("page", "offers 26 bytes; the archive has 300,000"),
-        ("silent", "no answer for 0.3 seconds"),
-        ("stalls", "no answer for 0.3 seconds"),
+        ("silent", "no answer for 1 seconds"),
+        ("stalls", "no answer for 1 seconds"),
         ("trickles", "stalled"),
-        ("hesitates", "no answer for 0.3 seconds"),
+        ("hesitates", "no answer for 1 seconds"),
         ("endless", "SHA-256"),
         ("local", "file:///etc/hostname' is not allowed"),
     ],
 )
 def test_a_bad_source_leads_to_the_next_and_its_reason_is_told(path, reason, archive, server, tmp_path):
     started = time.monotonic()
-    assert get(archive, tmp_path, server, path, "good", timeout=0.3).read_bytes() == CONTENT
+    assert get(archive, tmp_path, server, path, "good", timeout=1).read_bytes() == CONTENT
     assert server.asked("good")
     with pytest.raises(DownloadError, match=reason):
-        get(archive, tmp_path / "other", server, path, timeout=0.3)
-    assert time.monotonic() - started < 5
+        get(archive, tmp_path / "other", server, path, timeout=1)
+    assert time.monotonic() - started < 10
     assert not (tmp_path / "other" / archive.filename).exists()
 
 
 def test_a_redirect_and_a_slow_source_are_followed_to_the_end(archive, server, tmp_path):
     for path in ("moved", "slow"):
-        assert get(archive, tmp_path / path, server, path, timeout=0.3).read_bytes() == CONTENT
+        assert get(archive, tmp_path / path, server, path, timeout=5).read_bytes() == CONTENT
 
 
 def test_total_failure_names_every_source_and_the_way_out(archive, server, tmp_path):
