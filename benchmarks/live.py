@@ -33,6 +33,11 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Milliseconds, as the book promises them.
 KEPT, DRAWN = 200, 1000
 
+#: Runs in the page: whether its notebook is there, and a kernel that waits.
+READY = """
+const session = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
+return Boolean(session?.isReady) && session.session?.kernel?.status === "idle";
+"""
 #: Runs in the page: the number of cells of code that have not ended.
 WAITING = r"""
 const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(prompt => prompt.textContent);
@@ -92,7 +97,7 @@ def jupyter(folder):
                 server.wait()
 
 
-def _address(server, runtime, log, patience=120):
+def _address(server, runtime, log, patience=600):
     """Where a server that has just been started can be reached."""
     end = time.monotonic() + patience
     while time.monotonic() < end and server.poll() is None:
@@ -105,11 +110,10 @@ def _address(server, runtime, log, patience=120):
 class Notebook:
     """A notebook in the browser's window, with a kernel of its own."""
 
-    def __init__(self, browser, server, name, patience=120):
+    def __init__(self, browser, server, name, patience=300):
         self.browser = browser
         browser.get(f"{server.address}doc/tree/{name}")
-        idle = '.jp-Notebook-ExecutionIndicator[data-status="idle"]'
-        self.wait("a kernel that waits", lambda: self.shown(idle), patience)
+        self.wait("a kernel that waits", lambda: browser.execute_script(READY), patience)
 
     def wait(self, what, condition, patience=60):
         """Until `condition()` is true; its value."""

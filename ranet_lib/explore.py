@@ -133,7 +133,7 @@ def _text(value):
 class _Frame(NamedTuple):
     """A drawn figure."""
 
-    data: bytes  # a lossless WebP, half as large as a PNG
+    data: bytes  # a WebP of at most 256 colours, half as large as one of all
     alt: str
     size: tuple[int, int]  # in CSS pixels
 
@@ -153,9 +153,13 @@ def _frame(draw, values):
                 raise TypeError(f"draw must return a matplotlib figure and its alt text; of {values} it made {drawn!r}")
         if figure.get_layout_engine() is None:
             figure.set_layout_engine("constrained")  # or labels are cut off: a frame is not cropped to what is drawn
-        data, lossless = io.BytesIO(), {"lossless": True, "quality": 75, "method": 1}
-        figure.savefig(data, format="webp", dpi=DPI, facecolor="white", pil_kwargs=lossless)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=DPI, facecolor="white", pil_kwargs={"compress_level": 1})
         plt.close(figure)
+    # The way that keeps the worst colour near: the others let small details in strong colours fade.
+    few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    data = io.BytesIO()
+    few.convert("RGB").save(data, "webp", lossless=True, quality=75, method=1)
     size = tuple(round(100 * inches) for inches in figure.get_size_inches())
     return _Frame(data.getvalue(), alt.strip(), size)
 

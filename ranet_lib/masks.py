@@ -31,6 +31,11 @@ def attention_masks(model, images, batch_size=None, channels=False):
     Raises:
         ValueError: a model without attention modules, or images of the wrong shape.
     """
+    return _mask_predictor(model, channels)(images, batch_size)
+
+
+def _mask_predictor(model, channels=False):
+    """What `attention_masks` does to images, as a function that is traced once however often it is called."""
     if not attention_modules(model):
         raise ValueError(f"{model.name} has no attention module, so it has no masks")
 
@@ -41,7 +46,34 @@ def attention_masks(model, images, batch_size=None, channels=False):
             return features
         return layer(features)
 
-    return _predict(model, images, look, batch_size)
+    return _predictor(model, look)
+
+
+class MaskHistory(keras.callbacks.Callback):
+    """Keeps the masks over some images as they change during training: a callback for `training.fit`.
+
+        watch = MaskHistory(network, images)
+        training.fit(network, data, recipe, callbacks=[watch])
+        watch.epochs[3][0]  # of the first module, after three epochs
+
+    Args:
+        model: the network that is trained, with attention modules.
+        images: prepared images, `(count, height, width, 3)`; few, since their masks are kept for every epoch.
+
+    Attributes:
+        epochs: a list with what `attention_masks` returns, first before training, then after each epoch.
+
+    Raises:
+        ValueError: as `attention_masks`.
+    """
+
+    def __init__(self, model, images):
+        super().__init__()
+        self._images, self._predict = np.array(images), _mask_predictor(model)
+        self.epochs = [self._predict(self._images)]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(self._predict(self._images))
 
 
 def mean_response(model, images, batch_size=None):
@@ -69,15 +101,12 @@ def mean_response(model, images, batch_size=None):
             seen.append(keras.ops.mean(keras.ops.abs(features), axis=(1, 2, 3)))
         return features
 
-    return np.array([values.mean() for values in _predict(model, images, look, batch_size, enter_stages=False)])
+    predict = _predictor(model, look, enter_stages=False)
+    return np.array([values.mean() for values in predict(images, batch_size)])
 
 
-def _predict(model, images, look, batch_size, enter_stages=True):
-    """Run `images` through the layers of `model`, collecting what `look(layer, features, seen)` puts into `seen`."""
-    images = np.asarray(images)
-    if images.shape[1:] != model.input_shape[1:]:
-        shape = model.input_shape[1:]
-        raise ValueError(f"{model.name} takes images {shape}; received an array of shape {images.shape}")
+def _predictor(model, look, enter_stages=True):
+    """A function that runs images through `model`, collecting what `look(layer, features, seen)` puts into `seen`."""
 
     def run(layers, features, seen):
         for layer in layers:
@@ -89,10 +118,19 @@ def _predict(model, images, look, batch_size, enter_stages=True):
                 features = look(layer, features, seen)
         return features
 
-    if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
-        largest = max(math.prod(layer.output.shape[1:]) for layer in model.layers)
-        batch_size = max(1, min(250, 2**25 // largest))
-    return _Looking(model, run).predict(images, batch_size=batch_size, verbose=0)
+    looking = _Looking(model, run)
+
+    def predict(images, batch_size=None):
+        images = np.asarray(images)
+        if images.shape[1:] != model.input_shape[1:]:
+            shape = model.input_shape[1:]
+            raise ValueError(f"{model.name} takes images {shape}; received an array of shape {images.shape}")
+        if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
+            largest = max(math.prod(layer.output.shape[1:]) for layer in model.layers)
+            batch_size = max(1, min(250, 2**25 // largest))
+        return looking.predict(images, batch_size=batch_size, verbose=0)
+
+    return predict
 
 
 class _Looking(keras.Model):

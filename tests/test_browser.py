@@ -368,3 +368,99 @@ def test_theme_follows_the_system(site, browser, scheme):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     brightness = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
     assert brightness > 200 if scheme == "light" else brightness < 60
+
+
+# --- By keyboard, by touch, without motion, on paper ----------------------------------------------------------------
+
+# Runs in the page: how the element with the focus shows it.
+FOCUS = """
+const element = document.activeElement, look = getComputedStyle(element);
+const ring = look.outlineStyle !== "none" && parseFloat(look.outlineWidth) > 0 || look.boxShadow !== "none";
+return element === document.body ? null : [ring, element.outerHTML.slice(0, 100)];
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_focus_is_seen(site, browser, explorer_pages, theme):
+    browser.get((site / explorer_pages[0].name).as_uri())
+    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    stops = []
+    for _ in range(40):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        stops += filter(None, [browser.execute_script(FOCUS)])
+    control = browser.find_element(By.CSS_SELECTOR, ".explore input, .explore select")
+    browser.execute_script("arguments[0].focus({focusVisible: true})", control)
+    stops.append(browser.execute_script(FOCUS))
+    assert len({element for _, element in stops}) > 10
+    assert [element for ring, element in stops if not ring] == []
+
+
+def test_a_finger_moves_a_slider(site, browser, explorer_pages):
+    phone = {"width": PHONE_WIDTH, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        browser.get((site / explorer_pages[0].name).as_uri())
+        slider = browser.find_element(By.CSS_SELECTOR, ".explore input[type=range]")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", slider)
+        picture = browser.find_element(By.CSS_SELECTOR, ".explore img").get_attribute("src")
+        box = browser.execute_script("return arguments[0].getBoundingClientRect().toJSON()", slider)
+        at, last = place(slider)
+        end = {"x": box["left"] + (2 if at > last / 2 else box["width"] - 2), "y": box["top"] + box["height"] / 2}
+        for kind, points in (("touchStart", [end]), ("touchEnd", [])):
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        browser.execute_async_script("setTimeout(arguments[0], 300)")
+        assert place(slider)[0] == (0 if at > last / 2 else last)
+        assert browser.find_element(By.CSS_SELECTOR, ".explore img").get_attribute("src") != picture
+        assert box["height"] >= 24  # what a finger can hit: WCAG 2.2, target size
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_nothing_glides_for_those_who_ask_for_it(site, browser):
+    moving = """
+    return [...document.querySelectorAll("*")].filter(element => {
+      const look = getComputedStyle(element), seconds = `${look.transitionDuration},${look.animationDuration}`;
+      return look.scrollBehavior !== "auto" || seconds.split(",").some(time => parseFloat(time) > 0.001);
+    }).map(element => element.outerHTML.slice(0, 80));
+    """
+    address = (site / page_name(chapters()[1])).as_uri()
+    browser.get(address)
+    assert browser.execute_script(moving), "nothing ever moves: this test would pass whatever the style sheet says"
+    feature = {"name": "prefers-reduced-motion", "value": "reduce"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    try:
+        browser.get(address)
+        assert browser.execute_script(moving) == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+# Runs in the page as it would be printed: what is on paper and should not be, and what is missing.
+ON_PAPER = r"""
+const seen = element => element.checkVisibility({visibilityProperty: true}) && element.getBoundingClientRect().height > 0;
+const clutter = [...document.querySelectorAll(
+  ".bd-sidebar, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article, .prev-next-footer, "
+  + ".copybtn, .toggle-button, .headerlink, .explore input, .explore select, #pst-back-to-top")].filter(seen);
+const folded = [...document.querySelectorAll(".solution > *, .solution > * > p")].filter(part => !seen(part));
+const article = document.querySelector(".bd-article").getBoundingClientRect();
+const pale = getComputedStyle(document.querySelector(".bd-article p")).color;
+return {clutter: clutter.map(element => element.outerHTML.slice(0, 100)),
+        folded: folded.map(element => element.outerHTML.slice(0, 100)),
+        width: article.width / document.documentElement.clientWidth, pale};
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_printed_page_is_the_page_alone_with_its_solutions(site, browser, explorer_pages, theme):
+    browser.get((site / explorer_pages[0].name).as_uri())
+    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        found = browser.execute_script(ON_PAPER)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert (found["clutter"], found["folded"]) == ([], [])
+    assert found["width"] > 0.9
+    assert sum(map(int, re.findall(r"\d+", found["pale"])[:3])) < 150

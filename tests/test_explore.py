@@ -37,6 +37,9 @@ def shown(monkeypatch):
 
 
 def picture(source):
+    """The picture of a data address, or of its bytes."""
+    if isinstance(source, bytes):
+        return Image.open(io.BytesIO(source)).convert("RGB")
     return Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/webp;base64,")))).convert("RGB")
 
 
@@ -61,6 +64,17 @@ def test_the_same_figures_give_the_same_bytes(shown):
     for _ in range(2):
         explore.explore(draw, masks=np.linspace(0, 1, 3))
     assert shown[0] == shown[1]
+
+
+def test_a_frame_of_many_colours_is_small_and_near_what_was_drawn():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    figure = plt.figure(figsize=(3, 3), dpi=explore.DPI, layout="none")
+    figure.add_axes((0.1, 0.1, 0.8, 0.8)).imshow(pixels, interpolation="nearest")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", facecolor="white")
+    frame = explore._frame(lambda: (figure, "Noise."), {})
+    difference = np.subtract(Image.open(drawn).convert("RGB"), picture(frame.data), dtype=int)
+    assert np.abs(difference).max() < 40 and len(frame.data) < 30_000
 
 
 WRONG = {

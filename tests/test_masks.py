@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_models import SMALL
 
-from ranet_lib import blocks, datasets, masks, models
+from ranet_lib import blocks, datasets, masks, models, training
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +202,18 @@ def test_every_kind_of_network_shows_its_masks_and_its_response(name):
         scores = masks.localization_score(mask, truth)
         assert mask.ndim == 3 and len(mask) == 3 and 0 < mask.min() and mask.max() < 1
         assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_the_history_of_masks_has_those_before_training_and_after_each_epoch():
+    keras.utils.set_random_seed(0)
+    network, x = models.create_model("attention_tiny", 10), images(3)
+    data = datasets.load_dataset("cluttered_digits")
+    history = masks.MaskHistory(network, x)
+    at_birth = masks.attention_masks(network, x)
+    recipe = training.recipe("smoke", train_images=64, batch_size=32)
+    training.fit(network, data, recipe, progress=False, callbacks=[history])
+    assert len(history.epochs) == 1 + recipe.epochs
+    for expected, kept in zip((at_birth, masks.attention_masks(network, x)), (history.epochs[0], history.epochs[-1])):
+        for mask, same in zip(expected, kept):
+            np.testing.assert_allclose(same, mask, atol=1e-5)
+    assert all(np.abs(first - last).max() > 1e-3 for first, last in zip(history.epochs[0], history.epochs[-1]))
