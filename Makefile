@@ -65,7 +65,7 @@ lab: .venv/lab.installed
 test: install
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
 
-test-slow: .venv/compare.installed
+test-slow: .venv/compare.installed .venv/lab.installed
 	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
 
 # COLAB_PINS: a file with what `pip freeze` prints in Colab.

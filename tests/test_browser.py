@@ -439,7 +439,8 @@ def test_nothing_glides_for_those_who_ask_for_it(site, browser):
 
 # Runs in the page as it would be printed: what is on paper and should not be, and what is missing.
 ON_PAPER = r"""
-const seen = element => element.checkVisibility({visibilityProperty: true}) && element.getBoundingClientRect().height > 0;
+const seen = element =>
+  element.checkVisibility({visibilityProperty: true}) && element.getBoundingClientRect().height > 0;
 const clutter = [...document.querySelectorAll(
   ".bd-sidebar, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header, .bd-header-article, .prev-next-footer, "
   + ".copybtn, .toggle-button, .headerlink, .explore input, .explore select, #pst-back-to-top")].filter(seen);
