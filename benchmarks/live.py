@@ -81,9 +81,11 @@ def jupyter(folder):
     with tempfile.TemporaryDirectory() as home:
         # Nobody's own settings, and nobody's trust database.
         own = {f"JUPYTER_{name}_DIR": f"{home}/{name.lower()}" for name in ("CONFIG", "DATA", "RUNTIME")}
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root",
-                   "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True",
-                   f"--ServerApp.root_dir={folder}"]  # fmt: skip
+        command = [
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--port=0", "--ip=127.0.0.1", "--allow-root",
+            "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+            f"--ServerApp.root_dir={folder}",
+        ]  # fmt: skip
         with open(f"{home}/log", "wb") as log:
             server = subprocess.Popen(command, env={**os.environ, **own}, stdout=log, stderr=log)
         try:
@@ -115,7 +117,7 @@ class Notebook:
         browser.get(f"{server.address}doc/tree/{name}")
         self.wait("a kernel that waits", lambda: browser.execute_script(READY), patience)
 
-    def wait(self, what, condition, patience=60):
+    def wait(self, what, condition, patience=300):
         """Until `condition()` is true; its value."""
         return WebDriverWait(self.browser, patience, 0.1).until(lambda _: condition(), f"waited for {what}")
 
@@ -148,7 +150,7 @@ class Notebook:
         names = ("value", "max") if control.tag_name == "input" else ("aria-valuenow", "aria-valuemax")
         return tuple(float(control.get_attribute(name)) for name in names)
 
-    def move(self, box, number=0, way="Right", patience=30):
+    def move(self, box, number=0, way="Right", patience=300):
         """Move a control of an explorer by a key; milliseconds until the picture has changed."""
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         self.browser.execute_script(WATCH, box)

@@ -372,6 +372,13 @@ def test_theme_follows_the_system(site, browser, scheme):
 
 # --- By keyboard, by touch, without motion, on paper ----------------------------------------------------------------
 
+@pytest.fixture(scope="module")
+def explorer(site):
+    """The address of a page with an explorer."""
+    pages = sorted(site.glob("book/*.html"))
+    return next(page for page in pages if 'class="explore"' in page.read_text(encoding="utf-8")).as_uri()
+
+
 # Runs in the page: how the element with the focus shows it.
 FOCUS = """
 const element = document.activeElement, look = getComputedStyle(element);
@@ -381,8 +388,8 @@ return element === document.body ? null : [ring, element.outerHTML.slice(0, 100)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_focus_is_seen(site, browser, explorer_pages, theme):
-    browser.get((site / explorer_pages[0].name).as_uri())
+def test_the_focus_is_seen(explorer, browser, theme):
+    browser.get(explorer)
     browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
     stops = []
     for _ in range(40):
@@ -395,12 +402,12 @@ def test_the_focus_is_seen(site, browser, explorer_pages, theme):
     assert [element for ring, element in stops if not ring] == []
 
 
-def test_a_finger_moves_a_slider(site, browser, explorer_pages):
+def test_a_finger_moves_a_slider(explorer, browser):
     phone = {"width": PHONE_WIDTH, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     try:
-        browser.get((site / explorer_pages[0].name).as_uri())
+        browser.get(explorer)
         slider = browser.find_element(By.CSS_SELECTOR, ".explore input[type=range]")
         browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", slider)
         picture = browser.find_element(By.CSS_SELECTOR, ".explore img").get_attribute("src")
@@ -454,8 +461,8 @@ return {clutter: clutter.map(element => element.outerHTML.slice(0, 100)),
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_printed_page_is_the_page_alone_with_its_solutions(site, browser, explorer_pages, theme):
-    browser.get((site / explorer_pages[0].name).as_uri())
+def test_a_printed_page_is_the_page_alone_with_its_solutions(explorer, browser, theme):
+    browser.get(explorer)
     browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
