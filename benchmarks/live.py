@@ -1,7 +1,7 @@
 """How soon an explorer answers in a live Jupyter: `python benchmarks/live.py`.
 
 A real JupyterLab and a real browser, with no other host in reach. Each notebook that has explorers is opened, its cells
-are run as a reader would run them, and the first control of each explorer is moved by the arrow keys. Measured is the
+are run as a reader would run them, and the sliders of each explorer are moved by the arrow keys. Measured is the
 time from the key to the changed picture on the screen: once to values whose picture the kernel still has to draw, and
 once back over the same values, whose pictures it has kept.
 
@@ -140,18 +140,16 @@ class Notebook:
         return [output.text for output in self.shown(", ".join(kinds))]
 
     def controls(self, box):
-        """What takes the keys: the handle of each slider, and each list."""
-        return box.find_elements(By.CSS_SELECTOR, ".noUi-handle, input[type=range], select")
+        """The handles of the sliders. (On a list, JupyterLab takes the arrow keys for moving between cells.)"""
+        return box.find_elements(By.CSS_SELECTOR, ".noUi-handle, input[type=range]")
 
     def place(self, control):
-        """Where a control stands, and the last place that it has."""
-        if control.tag_name == "select":
-            return control.get_property("selectedIndex"), len(control.find_elements(By.TAG_NAME, "option")) - 1
+        """Where a slider stands, and the last place that it has."""
         names = ("value", "max") if control.tag_name == "input" else ("aria-valuenow", "aria-valuemax")
         return tuple(float(control.get_attribute(name)) for name in names)
 
     def move(self, box, number=0, way="Right", patience=300):
-        """Move a control of an explorer by a key; milliseconds until the picture has changed."""
+        """Move a slider of an explorer by a key; milliseconds until the picture has changed."""
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         self.browser.execute_script(WATCH, box)
         self.controls(box)[number].send_keys(Keys.ARROW_RIGHT if way == "Right" else Keys.ARROW_LEFT)
@@ -189,7 +187,7 @@ def with_explorers(folder):
 
 
 def measure(notebook, box):
-    """Milliseconds from key to picture, for each control of an explorer: away to a new value, and back again."""
+    """Milliseconds from key to picture, for each slider of an explorer: away to a new value, and back again."""
     drawn, kept = [], []
     for number, control in enumerate(notebook.controls(box)):
         at, last = notebook.place(control)
