@@ -33,10 +33,12 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book lab test test-slow test-colab benchmark experiments results lint dist colab address install lock clean
+.PHONY: help book pdf epub lab test test-slow test-colab benchmark experiments results lint dist colab address install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
+	@echo "make pdf       the book as a PDF, by LaTeX: _build/residual-attention.pdf"
+	@echo "make epub      the book for electronic readers: _build/residual-attention.epub"
 	@echo "make lab       open the chapters in JupyterLab, after installing it"
 	@echo "make test      run the tests, the quick ones first"
 	@echo "make test-slow compare with other backends and runtimes, after installing them (about 1 GB)"
@@ -58,6 +60,10 @@ help:
 book: _build/site.stamp
 	@echo "The book is built. Open this in a browser:"
 	@echo "file://$(CURDIR)/_build/html/index.html"
+
+pdf epub: %: _build/residual-attention.%
+	@echo "The book is made:"
+	@echo "$(CURDIR)/$<"
 
 lab: .venv/lab.installed
 	.venv/bin/jupyter lab book
@@ -115,6 +121,10 @@ _build/site.stamp: _build/cache.stamp $(PAGES)
 	rm -rf _build/html
 	.venv/bin/jupyter-book build . --all -W -n --keep-going
 	@touch $@
+
+# From what the notebooks have shown, of which nothing runs again after `make book`.
+_build/residual-attention.pdf _build/residual-attention.epub: _build/residual-attention.%: _build/cache.stamp $(PAGES)
+	.venv/bin/python book/paper.py $*
 
 # The cache compares the code of the notebooks only, so a change in what they import or read empties it.
 _build/cache.stamp: .venv/$(BACKEND).stamp $(IMPORTED)

@@ -20,7 +20,7 @@ PARTS = [
 
 def copy_mathjax(app, exception):
     """Copy the parts of MathJax that the site may load into its `_static/mathjax`."""
-    if exception or app.builder.format != "html":
+    if exception or app.builder.name != "html":
         return
     source = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
     target = Path(app.outdir) / "_static" / "mathjax"

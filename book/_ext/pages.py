@@ -44,7 +44,7 @@ def icon(entry):
 
 def cut_icons(app, exception):
     """Put the icons that the site uses into a style sheet, and take the script that draws all of them away."""
-    if exception or app.builder.format != "html":
+    if exception or app.builder.name != "html":
         return
     site = Path(app.outdir)
     script = site / SCRIPT
@@ -74,7 +74,7 @@ def size(path):
 
 def mend_body(app, page, template, context, doctree):
     """Change what docutils and MyST-NB write in ways that no setting of theirs changes."""
-    if "body" not in context:
+    if "body" not in context or app.builder.name != "html":
         return
     # Where each picture of the page came from, by its name in the site.
     sources = {name: Path(app.srcdir) / source for source, name in app.builder.images.items()}

@@ -1,0 +1,357 @@
+"""The book on paper and on a reader: how pages that were made for a screen become a PDF, and how an EPUB.
+
+What moves on a page stands still there. An explorer is the picture it starts with, and the sentence below it; a table,
+which is HTML on a page, is a table of LaTeX, in the widest type that fits; a solution is set out, and a drawing stays a
+vector graphic. `book/paper.py` calls the builders and the programs they need.
+"""
+
+import re
+import subprocess
+from html import escape, unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from shutil import copy2
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx import addnodes
+from sphinx.builders.epub3 import Epub3Builder
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.transforms.post_transforms.images import ImageConverter
+from sphinx.util import logging
+from sphinx_exercise.nodes import is_exercise_node, is_solution_node
+
+import ranet_lib
+
+logger = logging.getLogger(__name__)
+HERE = Path(__file__).parent
+#: Sizes of type for a table, and how many letters of each fit on a line.
+TYPE = {"small": 84, "footnotesize": 94, "scriptsize": 106, "tiny": 140}
+#: A table with more rows may go on on the next page.
+LONG = 18
+#: What docutils does not read of LaTeX, and the same in other words.
+SPELLINGS = [(r"\\tfrac(\d)(\w)", r"\\tfrac{\1}{\2}"), (r"\\dots\b", r"\\ldots"), (r"\\textstyle\b", "")]
+
+
+def latex(text):
+    return nodes.raw("", text, format="latex")
+
+
+# --- What notebooks display ----------------------------------------------------------------------------------------
+
+
+class ChooseOutput(SphinxPostTransform):
+    """Of the forms in which a cell displays one thing, choose the one that needs no browser."""
+
+    default_priority = 3  # MyST-NB chooses at 4
+    builders = ("latex", "epub")
+
+    def run(self, **kwargs):
+        for bundle in list(self.document.findall(nodes.container)):
+            if bundle.get("nb_element") != "mime_bundle":
+                continue
+            forms = {form["mime_type"]: form.children for form in bundle}
+            html = "".join(node.astext() for node in forms.get("text/html", []))
+            picture = forms.get("image/svg+xml") or forms.get("image/png")
+            for image in [image for node in picture or [] for image in node.findall(nodes.image)]:
+                image["align"] = "center"
+                if "image/svg+xml" in forms and self.app.builder.name == "latex":
+                    image["scale"] = 80  # or the letters of a drawing are larger than those of the text
+            if picture and html:
+                bundle.replace_self([*picture, self.sentence(picture)])
+            elif picture:
+                bundle.replace_self(picture)
+            elif "<table" in html and self.app.builder.name == "latex":
+                bundle.replace_self(read_tables(html))
+
+    def sentence(self, picture):
+        """The text that stands below the picture of an explorer."""
+        said = next(image["alt"] for node in picture for image in node.findall(nodes.image))
+        return nodes.paragraph("", "", nodes.emphasis("", said), classes=["explorer"])
+
+
+class TableReader(HTMLParser):
+    """The tables of a piece of HTML: of each the caption, and rows of pairs of a cell's tag and text, heads first."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.into = [], None
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "table":
+            self.tables.append({"caption": "", "rows": []})
+        elif tag == "tr":
+            self.tables[-1]["rows"].append([])
+        elif tag in ("th", "td"):
+            side = "right" if "right" in (dict(attributes).get("style") or "") else "left"
+            self.tables[-1]["rows"][-1].append({"tag": tag, "text": "", "side": side})
+            self.into = self.tables[-1]["rows"][-1][-1]
+        elif tag == "caption":
+            self.into = tag
+
+    def handle_endtag(self, tag):
+        if tag in ("th", "td", "caption"):
+            self.into = None
+
+    def handle_data(self, data):
+        if self.into == "caption":
+            self.tables[-1]["caption"] += data
+        elif self.into is not None:
+            self.into["text"] += data
+
+
+def read_tables(html):
+    """Docutils tables of a piece of HTML."""
+    reader = TableReader()
+    reader.feed(html)
+    return [table for each in reader.tables for table in make_table(**each)]
+
+
+def make_table(caption, rows):
+    if caption:
+        yield nodes.paragraph("", "", nodes.strong("", caption), classes=["table-caption"])
+    table = nodes.table(sides=[cell["side"] for cell in rows[-1]])
+    group = nodes.tgroup(cols=len(rows[0]))
+    group += [nodes.colspec(colwidth=1) for _ in rows[0]]
+    head, body = nodes.thead(), nodes.tbody()
+    for cells in rows:
+        row = nodes.row()
+        row += [nodes.entry("", nodes.paragraph("", cell["text"])) for cell in cells]
+        (head if cells and cells[0]["tag"] == "th" and not len(body) else body).append(row)
+    group += [part for part in (head, body) if len(part)]
+    table += group
+    yield table
+
+
+# --- LaTeX: tables -------------------------------------------------------------------------------------------------
+
+
+def fit(table):
+    """The LaTeX columns of a table and the size of its type, so that it is no wider than the text.
+
+    Columns are as wide as what is in them where that fits. Otherwise they get room in proportion to what they hold,
+    but none less than its longest word.
+    """
+    columns = list(zip(*([entry.astext() for entry in row] for row in table.findall(nodes.row))))
+    sides = table.get("sides") or ["left"] * len(columns)
+    wish = [max(2, *(max(map(len, cell.split("\n") or [""])) for cell in cells)) for cells in columns]
+    word = [1 + max([2] + [len(part) for cell in cells for part in split(cell)]) for cells in columns]
+    gaps = 2.2 * len(columns)
+    for size, letters in TYPE.items():
+        if sum(wish) + gaps <= letters:
+            return "{" + "".join("r" if side == "right" else "l" for side in sides) + "}", size
+        if sum(word) + gaps <= letters and (size != "small" or len(columns) < 6):
+            break
+    room = max(letters - gaps - sum(word), 0)
+    more = [wished - least for wished, least in zip(wish, word)]
+    # The wish of a long text is not to be taken at its word: what it needs grows, but a line each is too much.
+    more = [min(extra, 90) for extra in more]
+    widths = [least + room * extra / max(sum(more), 1) for least, extra in zip(word, more)]
+    total = round(sum(widths) * 10)
+    ragged = {"left": r"\raggedright", "right": r"\raggedleft"}
+    columns = [
+        rf">{{{ragged[side]}\arraybackslash}}\X{{{round(width * 10)}}}{{{total}}}" for side, width in zip(sides, widths)
+    ]
+    return "{" + "".join(columns) + "}", size
+
+
+def split(text):
+    """What of a cell has to stay on one line: names may be broken behind an underscore."""
+    return text.replace("_", "_ ").replace("/", "/ ").split()
+
+
+def set_tables(document):
+    for table in list(document.findall(nodes.table)):
+        if any(table.findall(nodes.literal_block)):
+            continue
+        spec, size = fit(table)
+        if sum(1 for _ in table.findall(nodes.row)) > LONG and "longtable" not in table["classes"]:
+            table["classes"].append("longtable")
+        for text in list(table.findall(nodes.Text)):
+            if "_" in text and not isinstance(text.parent, (nodes.math, nodes.literal)):
+                text.parent.replace(text, nodes.Text(text.replace("_", "_\N{ZERO WIDTH SPACE}")))
+        before = [latex(rf"\nopagebreak\begingroup\{size} "), addnodes.tabular_col_spec(spec=spec)]
+        table.replace_self([*before, table, latex(r"\par\endgroup ")])
+
+
+# --- LaTeX: exercises, figures, hidden code ------------------------------------------------------------------------
+
+
+def set_exercises(document, env):
+    """Exercises and their solutions as environments of `paper.sty`, which may go over a page."""
+    for node in list(document.findall(lambda each: is_exercise_node(each) or is_solution_node(each))):
+        kind = "bookexercise" if is_exercise_node(node) else "booksolution"
+        title, *body = node.children
+        # Links of sphinx-exercise lead to the first of these labels, links of Sphinx to the second.
+        name = node["label"].rpartition(":")[2]
+        labels = "".join(rf"\label{{{of}:{name}}}" for of in ("exercise", node["docname"]))
+        heading = nodes.inline("", "", *title.children)
+        node.replace_self([
+            latex(rf"\begin{{{kind}}}{{\phantomsection{labels}"), heading, latex("}\n"),
+            *body, latex(rf"\end{{{kind}}}" + "\n"),
+        ])  # fmt: skip
+
+
+def set_cells(document):
+    """What a cell prints looks other than its code, and code that is folded on a page is in smaller type."""
+    for cell in document.findall(nodes.container):
+        kind = {"cell_output": "bookoutput"}.get(cell["classes"][0] if cell["classes"] else "")
+        if "cell_input" in cell["classes"] and "tag_hide-input" in cell.parent["classes"]:
+            kind = "bookfolded"
+        if kind:
+            cell.children = [latex(rf"\begin{{{kind}}}" "\n"), *cell.children, latex(rf"\end{{{kind}}}" "\n")]
+
+
+# --- LaTeX: a book of the pages ------------------------------------------------------------------------------------
+
+
+def make_book(app, document, docname):
+    """Give the one document that LaTeX gets the order of a book: preface, parts, chapters, references."""
+    if app.builder.name != "latex" or document.get("docname") != app.config.root_doc or "docname" not in document:
+        return
+    set_exercises(document, app.env)
+    set_cells(document)
+    set_tables(document)
+    root = document.next_node(nodes.section)
+    pages = {page["docname"]: page for page in root.findall(addnodes.start_of_file)}
+    own = [child for child in root.children[1:] if not any(True for _ in child.findall(addnodes.start_of_file))]
+    preface = nodes.section("", nodes.title("", "Preface"), *own, ids=["preface"], docname=docname)
+    root.children = [root.children[0]]
+    root += [latex("\\booknumbered{0}\n"), preface]
+    bibliography = next((node for node in document.children if node.tagname == "thebibliography"), None)
+    if bibliography is not None:
+        document.remove(bibliography)
+    first = True
+    for toctree in app.env.get_doctree(app.config.root_doc).findall(addnodes.toctree):
+        numbered = bool(toctree.get("numbered"))
+        if numbered or not first:
+            root += latex(rf"\bookpart{{{toctree['caption']}}}" "\n")
+        root += latex(rf"\booknumbered{{{int(numbered)}}}" "\n")
+        for name in toctree["includefiles"]:
+            page = pages[name]
+            if bibliography is not None and any(page.findall(is_references)):
+                page.next_node(nodes.section).append(bibliography)
+                bibliography = None
+            root += page
+        first = False
+
+
+def is_references(node):
+    return isinstance(node, nodes.Element) and "references" in node.get("ids", [])
+
+
+class SvgToPdf(ImageConverter):
+    """Drawings stay drawings: librsvg makes a PDF of an SVG."""
+
+    conversion_rules = [("image/svg+xml", "application/pdf")]
+
+    def is_available(self):
+        return True
+
+    def convert(self, source, target):
+        draw(source, target)
+        return True
+
+
+# --- EPUB ----------------------------------------------------------------------------------------------------------
+
+
+class BookEpub(Epub3Builder):
+    """Sphinx's builder, with formulas that its table of contents declares, a cover, and no scripts."""
+
+    def handle_finish(self):
+        static = Path(self.outdir) / "_static"
+        for path in sorted(static.rglob("*"), reverse=True):
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path.name not in STATIC:
+                path.unlink()
+        copy2(HERE / "paper.css", static)
+        draw(HERE / "cover.svg", static / "cover.png", "--width", "1200")
+        super().handle_finish()
+
+    def build_content(self):
+        super().build_content()
+        path = Path(self.outdir) / "content.opf"
+
+        def declared(item):
+            page = Path(self.outdir) / unescape(item[1])
+            has = page.suffix == ".xhtml" and "<math" in page.read_text(encoding="utf-8")
+            return item[0].replace("<item ", '<item properties="mathml" ') if has else item[0]
+
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r'<item href="([^"]+)"[^>]*>', declared, text), encoding="utf-8", newline="\n")
+
+
+#: What of the site's static files an EPUB needs.
+STATIC = ["pygments.css", "epub.css", "paper.css", "cover.png"]
+
+
+def strip_page(app, page, template, context, doctree):
+    if app.builder.name == "epub":
+        context["script_files"] = []
+        styles = context.get("css_files", [])
+        context["css_files"] = [style for style in styles if Path(str(style.filename)).name in STATIC]
+
+
+def mathml(node, display):
+    text = node.astext().strip()
+    for said, understood in SPELLINGS:
+        text = re.sub(said, understood, text)
+    if display and r"\\" in text and r"\begin" not in text:
+        text = r"\begin{aligned}" + text + r"\end{aligned}"
+    try:
+        formula = tex2mathml(text, as_block=display)
+    except MathError as error:
+        logger.warning("no MathML for %s: %s", text, error, location=node)
+        return ""
+    return formula.replace("<math ", f'<math alttext="{escape(text)}" ', 1)
+
+
+def visit_math(translator, node):
+    translator.body.append(mathml(node, display=False))
+    raise nodes.SkipNode
+
+
+def visit_math_block(translator, node):
+    translator.body.append(translator.starttag(node, "div", CLASS="math"))
+    translator.body.append(mathml(node, display=True) + "</div>\n")
+    raise nodes.SkipNode
+
+
+# --- Both ----------------------------------------------------------------------------------------------------------
+
+
+def draw(source, target, *options):
+    """Make a PDF or a PNG of a drawing, by librsvg."""
+    kind = Path(target).suffix[1:]
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["rsvg-convert", *options, "--format", kind, "--output", str(target), str(source)], check=True)
+
+
+def name_cover(app, config):
+    config.epub_cover = ("_static/cover.png", "")  # a pair, which YAML does not have
+
+
+def begin(app):
+    if app.builder.name == "epub":
+        app.config.html_math_renderer = "mathml"
+        app.config.html_theme_options = {}  # those of the site's theme, which would put buttons on the pages
+        app.config.version = app.config.release = ranet_lib.__version__
+    elif app.builder.name == "latex":
+        draw(Path(app.srcdir) / "book" / "assets" / "logo.svg", Path(app.outdir) / "logo.pdf")
+        app.builder.context["release"] = ranet_lib.__version__
+
+
+def setup(app):
+    app.add_builder(BookEpub, override=True)
+    app.add_post_transform(ChooseOutput)
+    app.add_post_transform(SvgToPdf)
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.connect("config-inited", name_cover, priority=100)
+    app.connect("builder-inited", begin, priority=100)
+    app.connect("doctree-resolved", make_book, priority=900)
+    app.connect("html-page-context", strip_page, priority=900)
+    return {"version": ranet_lib.__version__, "parallel_read_safe": True, "parallel_write_safe": True}
