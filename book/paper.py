@@ -21,8 +21,8 @@ NAME = "residual-attention"
 NEEDS = {
     "epub": {"librsvg2-bin": "rsvg-convert"},
     "pdf": {
-        "librsvg2-bin": "rsvg-convert", "fonts-dejavu-core": "DejaVuSansMono.ttf", "latexmk": "latexmk", "texlive-xetex": "xelatex",
-        "texlive-latex-extra": "tabulary.sty", "texlive-fonts-recommended": "pzdr.tfm",
+        "librsvg2-bin": "rsvg-convert", "fonts-dejavu-core": "DejaVuSansMono.ttf", "latexmk": "latexmk",
+        "texlive-xetex": "xelatex", "texlive-latex-extra": "tabulary.sty", "texlive-fonts-recommended": "pzdr.tfm",
         "fonts-texgyre": "texgyrepagella-regular.otf", "fonts-texgyre-math": "texgyrepagella-math.otf",
     },
 }  # fmt: skip

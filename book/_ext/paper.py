@@ -31,7 +31,7 @@ TYPE = {"small": 84, "footnotesize": 94, "scriptsize": 106, "tiny": 140}
 #: A table with more rows may go on on the next page.
 LONG = 18
 #: What docutils does not read of LaTeX, and the same in other words.
-SPELLINGS = [(r"\\tfrac(\d)(\w)", r"\\tfrac{\1}{\2}"), (r"\\dots\b", r"\\ldots"), (r"\\textstyle\b", "")]
+SPELLINGS = [(r"\\tfrac(\d)(\w)", r"\\frac{\1}{\2}"), (r"\\tfrac\b", r"\\frac"), (r"\\dots\b", r"\\ldots"), (r"\\textstyle\b", "")]
 
 
 def latex(text):
@@ -278,20 +278,37 @@ class BookEpub(Epub3Builder):
 
         def declared(item):
             page = Path(self.outdir) / unescape(item[1])
-            has = page.suffix == ".xhtml" and "<math" in page.read_text(encoding="utf-8")
-            return item[0].replace("<item ", '<item properties="mathml" ') if has else item[0]
+            if page.name == "cover.png":
+                has = "cover-image"
+            elif page.suffix == ".xhtml" and "<math" in page.read_text(encoding="utf-8"):
+                has = "mathml"
+            else:
+                return item[0]
+            return item[0].replace("<item ", f'<item properties="{has}" ')
 
         text = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(r'<item href="([^"]+)"[^>]*>', declared, text), encoding="utf-8", newline="\n")
+        text = re.sub(r'<item [^>]*href="([^"]+)"[^>]*>', declared, text)
+        path.write_text(text, encoding="utf-8", newline="\n")
+
+    def build_toc(self):
+        super().build_toc()
+        # For readers of EPUB 2: Sphinx names the book here by another name than in content.opf.
+        path = Path(self.outdir) / "toc.ncx"
+        text = path.read_text(encoding="utf-8")
+        text = text.replace(f'content="{self.config.epub_uid}"', f'content="{self.config.epub_identifier}"')
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 #: What of the site's static files an EPUB needs.
-STATIC = ["pygments.css", "epub.css", "paper.css", "cover.png"]
+STATIC = ["pygments.css", "paper.css", "cover.png"]
+#: What stands over folded code on a page; the two have one meaning, and no paragraph may stand there.
+SUMMARY = r'<p class="collapsed admonition-title">(.*?)</p>\s*<p class="expanded admonition-title">.*?</p>'
 
 
 def strip_page(app, page, template, context, doctree):
     if app.builder.name == "epub":
         context["script_files"] = []
+        context["body"] = re.sub(SUMMARY, r"\1", context.get("body", ""))
         styles = context.get("css_files", [])
         context["css_files"] = [style for style in styles if Path(str(style.filename)).name in STATIC]
 
@@ -331,7 +348,8 @@ def draw(source, target, *options):
     subprocess.run(["rsvg-convert", *options, "--format", kind, "--output", str(target), str(source)], check=True)
 
 
-def name_cover(app, config):
+def name_book(app, config):
+    config.epub_title = config.html_title
     config.epub_cover = ("_static/cover.png", "")  # a pair, which YAML does not have
 
 
@@ -350,7 +368,7 @@ def setup(app):
     app.add_post_transform(ChooseOutput)
     app.add_post_transform(SvgToPdf)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
-    app.connect("config-inited", name_cover, priority=100)
+    app.connect("config-inited", name_book, priority=100)
     app.connect("builder-inited", begin, priority=100)
     app.connect("doctree-resolved", make_book, priority=900)
     app.connect("html-page-context", strip_page, priority=900)
