@@ -31,7 +31,10 @@ TYPE = {"small": 84, "footnotesize": 94, "scriptsize": 106, "tiny": 140}
 #: A table with more rows may go on on the next page.
 LONG = 18
 #: What docutils does not read of LaTeX, and the same in other words.
-SPELLINGS = [(r"\\tfrac(\d)(\w)", r"\\frac{\1}{\2}"), (r"\\tfrac\b", r"\\frac"), (r"\\dots\b", r"\\ldots"), (r"\\textstyle\b", "")]
+SPELLINGS = [
+    (r"\\tfrac(\d)(\w)", r"\\frac{\1}{\2}"), (r"\\tfrac\b", r"\\frac"),
+    (r"\\dots\b", r"\\ldots"), (r"\\textstyle\b", ""),
+]  # fmt: skip
 
 
 def latex(text):
@@ -280,7 +283,7 @@ class BookEpub(Epub3Builder):
             page = Path(self.outdir) / unescape(item[1])
             if page.name == "cover.png":
                 has = "cover-image"
-            elif page.suffix == ".xhtml" and "<math" in page.read_text(encoding="utf-8"):
+            elif page.suffix == ".xhtml" and page.exists() and "<math" in page.read_text(encoding="utf-8"):
                 has = "mathml"
             else:
                 return item[0]
