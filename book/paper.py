@@ -21,8 +21,9 @@ NAME = "residual-attention"
 NEEDS = {
     "epub": {"librsvg2-bin": "rsvg-convert"},
     "pdf": {
-        "librsvg2-bin": "rsvg-convert", "fonts-dejavu-core": "DejaVuSansMono.ttf", "latexmk": "latexmk",
-        "texlive-xetex": "xelatex", "texlive-latex-extra": "tabulary.sty", "texlive-fonts-recommended": "pzdr.tfm",
+        "librsvg2-bin": "rsvg-convert", "latexmk": "latexmk", "texlive-xetex": "xelatex",
+        "fonts-dejavu-core": "DejaVuSansMono.ttf", "fonts-dejavu-extra": "DejaVuSansMono-Oblique.ttf",
+        "texlive-latex-extra": "tabulary.sty", "texlive-fonts-recommended": "pzdr.tfm",
         "fonts-texgyre": "texgyrepagella-regular.otf", "fonts-texgyre-math": "texgyrepagella-math.otf",
     },
 }  # fmt: skip
@@ -78,14 +79,20 @@ def typeset(folder):
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
     log = folder / f"{NAME}.log"
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else done.stdout + done.stderr
-    found = faults(text)
+    found = faults(text, (folder / f"{NAME}.tex").read_text(encoding="utf-8"))
     if done.returncode or found:
         sys.exit("LaTeX complains:\n" + "\n".join(found or [text[-3000:]]) + f"\nSee {log}")
 
 
-def faults(text):
-    """What a log of LaTeX complains about, each once."""
-    return list(dict.fromkeys(match[0] for fault in FAULTS for match in re.finditer(fault, text, re.M)))
+def faults(text, source=""):
+    """What a log of LaTeX complains about, each once. Of long lines of code it does so before it breaks them."""
+    code, inside = set(), False
+    for number, line in enumerate(source.splitlines(), start=1):
+        inside = (inside or r"\begin{sphinxVerbatim}" in line) and r"\end{sphinxVerbatim}" not in line
+        if inside:
+            code.add(f" at lines {number}--{number}")
+    found = [match[0] for fault in FAULTS for match in re.finditer(fault, text, re.M)]
+    return [line for line in dict.fromkeys(found) if not any(line.endswith(place) for place in code)]
 
 
 def main(kind):
