@@ -61,9 +61,11 @@ book: _build/site.stamp
 	@echo "The book is built. Open this in a browser:"
 	@echo "file://$(CURDIR)/_build/html/index.html"
 
-pdf epub: %: _build/residual-attention.%
+pdf: _build/residual-attention.pdf
+epub: _build/residual-attention.epub
+pdf epub:
 	@echo "The book is made:"
-	@echo "$(CURDIR)/$<"
+	@echo "$(CURDIR)/_build/residual-attention.$@"
 
 lab: .venv/lab.installed
 	.venv/bin/jupyter lab book
