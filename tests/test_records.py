@@ -199,6 +199,15 @@ def test_the_printed_figure_is_that_of_the_same_experiment(record, name, options
     assert (records.published_error(run), records.published_error(run, by="source")) == (paper, source)
 
 
+def test_what_is_printed_for_imagenet_names_networks_of_the_library():
+    printed = records.PUBLISHED["paper"]["imagenet"]
+    named = {row["model"] for row in printed["error"]} - {None}
+    assert {name for name in models.list_models() if name.endswith("imagenet")} == named
+    assert all(0 < row["top_5"] < row["top_1"] < 100 for row in printed["error"])
+    for name, parameters in printed["parameters_million_in_their_files"].items():
+        assert round(models.describe(name, 1000)["trainable"] / 1e6, 1) == parameters
+
+
 # --- Rows over seeds
 
 
