@@ -124,3 +124,46 @@ def of_file(path):
     if path.suffix == ".md":
         return of_markdown(text)
     return "\n".join(re.findall(r"(?:^|\s)#+ (.*)", text))  # the comments of YAML, TOML, Make and the shell
+
+
+# --- The glossary -------------------------------------------------------------------------------------------------
+
+#: Terms that are everyday words as well: they are linked where they are meant, and a test cannot tell.
+EVERYDAY = {"checkpoint", "explorer", "gate", "head", "leakage", "profile", "projection", "spread", "stage"}
+LINK = re.compile(r"\{term\}`(?P<text>[^`<]*)(?:<(?P<target>[^>]*)>)?`")
+NOT_PLAIN = re.compile(
+    r"^(?P<ticks>`{3,}|~{3,})(?!\{)[^\n]*\n.*?^(?P=ticks)[ \t]*$"  # a block of code
+    r"|^#[^\n]*$|^[ \t]*(?:`{3,}|:{3,})[^\n]*$|^[ \t]*:[\w-]+:[^\n]*$"  # headings, directives and their options
+    r"|\$\$.+?\$\$|(?<![\\$])\$(?!\$)[^$\n]*(?:\n[^$\n]+)?\$"
+    r"|\{[\w:-]+\}`[^`]*`|`[^`]+`|\]\([^)]*\)"
+    r'|"[^"\n]*"',  # other people's words
+    re.S | re.M,
+)
+
+
+def glossary():
+    """The terms of the glossary."""
+    page = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+    return re.findall(r"^(\w[^\n]*)\n  \S", page, re.M)
+
+
+def unlinked_terms(path):
+    """Terms that a chapter uses before it links them, or without: (term, index of the cell, start, end)."""
+    found, linked = [], set()
+    patterns = {
+        term: re.compile(rf"(?<![\w-]){term}(?:s|es)?(?![\w-])".replace(" ", r"\s+"), re.I)
+        for term in glossary() if term not in EVERYDAY
+    }  # fmt: skip
+    for index, cell in enumerate(cells(path)):
+        if index == 0 or cell.cell_type != "markdown":  # the first cell is the card, which only lists
+            continue
+        links = [(" ".join((link["target"] or link["text"]).split()).lower(), link.start())
+                 for link in LINK.finditer(cell.source)]  # fmt: skip
+        plain = NOT_PLAIN.sub(lambda match: re.sub(r"[^\n]", "·", match[0]), cell.source)
+        for term, pattern in patterns.items():
+            if term not in linked and (used := pattern.search(plain)):
+                if not any(target == term and start < used.start() for target, start in links):
+                    found.append((term, index, *used.span()))
+                    linked.add(term)  # reported once
+        linked |= {target for target, _ in links}
+    return found

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from prose import unlinked_terms
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
@@ -120,6 +121,12 @@ def test_chapter_has_exercises_with_folded_solutions(path):
     assert sorted(solution["argument"].strip() for solution in solutions) == sorted(labels)
     for solution in solutions:
         assert re.search(r":class:.*\bdropdown\b", solution["options"]), f"{solution['argument']} is not folded"
+
+
+@each(CHAPTERS)
+def test_chapter_links_each_term_of_the_glossary_at_its_first_use(path):
+    found = [f"{term} in cell {index}" for term, index, *_ in unlinked_terms(path)]
+    assert found == [], "write {term}`attention module` or {term}`attention modules <attention module>`"
 
 
 def render(cell_output, folder, markdown="# Title"):
