@@ -1,18 +1,22 @@
 """The sources of the book, without building it: notebooks, table of contents, and how output becomes a page."""
 
+import ast
 import io
+import json
 import re
+import statistics
 
 import nbformat
 import pytest
 import yaml
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from prose import unlinked_terms
+from prose import captions, of_markdown, of_python, unlinked_terms
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 LONGEST_CELL = 30  # lines that are not blank: what a screen shows
+TYPICAL_CELL = 8  # the median of those that a reader sees, over all chapters
 WIDEST_LINE = 88  # what a page shows without scrolling
 FEWEST_EXERCISES = 3
 
@@ -20,6 +24,17 @@ NOTEBOOKS = sorted((ROOT / "book").rglob("*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
 CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
 PAGES = [path for path in NOTEBOOKS if path.parent.name == "book"]  # the chapters, and what the back of the book has
+
+PAGES_OF_PROSE = [*NOTEBOOKS, *sorted((ROOT / "book").glob("*.md"))]
+
+#: A number with decimals, or with a unit: what a measurement looks like.
+MEASURED = re.compile(
+    r"(?<![\w.,·-])(?P<number>\d+(?:[.,]\d+)*)"
+    r"(?:\s?(?P<unit>%|per\s+cent|points?|seconds?|minutes?|hours?|ms|s|[kMGT]B|kWh|[MG]?FLOPs?|million|billion"
+    r"|times\s+(?:as|faster|slower))(?!\w))?"
+)
+#: Numbers in prose that come from no record, with their reasons, by page.
+REASONS = yaml.safe_load((ROOT / "tests" / "numbers.yml").read_text(encoding="utf-8"))
 
 DIRECTIVE = re.compile(r"(?P<fence>`{3,}|:{3,}) *\{(?P<name>exercise|solution)(?:-start)?\} *(?P<argument>[^\n]*)\n"
                        r"(?P<options>(?: *:[\w-]+:[^\n]*\n)*)")  # fmt: skip
@@ -86,6 +101,35 @@ def test_code_cells_fit_a_screen(path):
         assert [line for line in lines if len(line) > WIDEST_LINE] == []
 
 
+def test_typical_cell_is_small():
+    seen = [cell for path in CHAPTERS for cell in cells(path, "code")
+            if not {"hide-input", "remove-cell"} & set(cell.metadata.get("tags", []))]  # fmt: skip
+    assert statistics.median(len([line for line in cell.source.splitlines() if line.strip()]) for cell in seen) <= (
+        TYPICAL_CELL
+    )
+
+
+@each(CHAPTERS)
+def test_every_figure_has_a_caption_and_a_name_to_refer_to(path):
+    for cell in cells(path, "code"):
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        if draws(cell.source):
+            assert figure.get("caption", "").endswith((".", "?")), f"no caption: {cell.source[:200]}"
+            assert figure["name"].startswith("fig-")
+
+
+def draws(source):
+    """Whether a cell, when it runs, shows a figure by the library's functions, and not only defines one that does."""
+    source = re.sub(r"^ *[%!](?:.*\\\n)*.*$", "", source, flags=re.M)
+    if "google.colab" in source:  # the set-up cell, which is IPython's and not Python's
+        return False
+    called = {ast.unparse(node.func) for statement in ast.parse(source).body
+              if not isinstance(statement, (ast.FunctionDef, ast.ClassDef))
+              for node in ast.walk(statement) if isinstance(node, ast.Call)}  # fmt: skip
+    shown = {f"figures.{name}" for name in ("show", "curves", "errors", "image_grid", "masks_over_images")}
+    return bool(called & (shown | {"drawings.draw", "explore.explore"}))
+
+
 @each(CHAPTERS)
 def test_chapter_opens_with_a_card_and_ends_with_what_was_learned(path):
     title, card = cells(path, "markdown")[0].source.split("\n\n", 1)
@@ -127,6 +171,61 @@ def test_chapter_has_exercises_with_folded_solutions(path):
 def test_chapter_links_each_term_of_the_glossary_at_its_first_use(path):
     found = [f"{term} in cell {index}" for term, index, *_ in unlinked_terms(path)]
     assert found == [], "write {term}`attention module` or {term}`attention modules <attention module>`"
+
+
+@each(CHAPTERS)
+def test_every_exercise_has_a_folded_hint_and_a_solution_that_runs(path):
+    text = "\n\n".join(
+        cell.source if cell.cell_type == "markdown" else f"<code>\n{cell.source}" for cell in read(path).cells
+    )
+    exercises = re.findall(r"^(`{3,})\{exercise\}[^\n]*\n:label: (\S+)\n(.*?)^\1$", text, re.S | re.M)
+    assert len(exercises) >= FEWEST_EXERCISES
+    for _, label, content in exercises:
+        assert re.search(r":::\{admonition\} Hint\n:class: dropdown\n", content), f"{label} has no hint"
+        solution = re.search(rf"\{{solution-start\}} {label}\n(.*?)\{{solution-end\}}", text, re.S)
+        assert solution and "<code>" in solution[1], f"the solution of {label} has no code"
+    for cell in cells(path, "code"):
+        assert "skip-execution" not in cell.metadata.get("tags", [])
+
+
+def measured(path):
+    """What looks measured in a page's prose, captions, titles and alt texts, as `5.52` or `30 %`."""
+    if path.suffix == ".md":
+        texts = [of_markdown(path.read_text(encoding="utf-8"))]
+    else:
+        texts = [of_markdown(cell.source) for cell in cells(path, "markdown")]
+        for cell in cells(path, "code"):
+            texts += [*map(of_markdown, captions(cell)), of_python(cell.source, strings=True)]
+    for text in texts:
+        for match in MEASURED.finditer(text):
+            if match["unit"] or "." in match["number"]:
+                yield match["number"], " ".join(match[0].split())
+
+
+def published(value):
+    """All numbers in `ranet_lib/published.json`."""
+    if isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from published(part)
+    elif isinstance(value, (int, float)):
+        yield float(value)
+
+
+@each(PAGES_OF_PROSE)
+def test_no_result_is_typed_into_prose(path):
+    printed = set(published(json.loads((ROOT / "ranet_lib" / "published.json").read_text(encoding="utf-8"))))
+    allowed = {**REASONS["everywhere"], **REASONS.get(named(path.with_suffix("")), {})}
+    typed = [text for number, text in measured(path) if float(number.replace(",", "")) not in printed
+             and text not in allowed]  # fmt: skip
+    assert typed == [], "take them from a record or from code, or give tests/numbers.yml a reason"
+
+
+def test_every_reason_for_a_typed_number_is_needed():
+    written = {named(path.with_suffix("")): {text for _, text in measured(path)} for path in PAGES_OF_PROSE}
+    assert set(REASONS) - set(written) == {"everywhere"}
+    assert set(REASONS["everywhere"]) <= set().union(*written.values())
+    assert {page: set(REASONS[page]) - written[page] for page in set(REASONS) - {"everywhere"}
+            if set(REASONS[page]) - written[page]} == {}  # fmt: skip
 
 
 def render(cell_output, folder, markdown="# Title"):
