@@ -15,6 +15,20 @@ WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 # What is written like a name in code is not a word: `x_train`, `os.path`, `softMax`, `conv2d`, `a/b`.
 CODE = re.compile(r"[\d_/@·]|\w\.\w|[a-z][A-Z]")
 # British in this project: `normalise`, `initialisation`; the dictionary takes both.
+#: Other words for what the glossary has a word for.
+OTHER_WORDS = {
+    "attention module": "attention (?:blocks?|units?|layers?)",
+    "batch normalisation": "batch[- ]?norm|batch-normali[sz]ation",
+    "data set": "datasets?(?![:,])|data-sets?",
+    "feature map": "feature-maps?|activation maps?",
+    "label noise": "labels noise|label corruption|corrupted? label noise",
+    "multiply-add": "multiply-accumulat(?:e|es|ions?)",
+    "residual unit": "residual (?:blocks?|layers?)",
+    "shortcut": "(?:shortcut|residual) connections?",
+    "soft mask": "attention (?:maps?|masks?)|saliency maps?|heat ?maps?",
+    "trunk branch": "main branch|backbone",
+    "up-sampling": "upsampl\\w+|down-?sampl\\w+",
+}
 WITH_Z = re.compile(r"(?P<start>\w+[iy])z(?P<end>e|ed|es|er|ers|ing|ation|ations)")
 
 
@@ -71,6 +85,16 @@ def test_list_is_sorted_and_every_word_on_it_is_needed(questionable, listed):
     by_word = {word.casefold(): word for word in listed}
     assert listed == [by_word[word] for word in sorted(by_word)]
     assert set(by_word) - set(map(str.casefold, questionable)) == set(), "remove what nothing needs any more"
+
+
+def test_one_word_for_one_thing(texts):
+    found = {
+        (name, word): other
+        for name, text in texts.items()
+        for word, others in OTHER_WORDS.items()
+        if (other := re.findall(rf"(?<![\w-])(?:{others})(?![\w-])", text, re.I))
+    }
+    assert found == {}, "use the word of the glossary, which stands before each"
 
 
 def test_no_word_stands_twice_in_a_row(texts):
