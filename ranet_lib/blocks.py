@@ -19,7 +19,14 @@ register = keras.saving.register_keras_serializable(package="ranet_lib")
 
 
 def convolution(filters, kernel_size, strides=1, groups=1, use_bias=False, name=None):
-    """A convolution as the paper trains it: zero padding that keeps the size, He initialisation."""
+    """A convolution as the paper trains it: zero padding that keeps the size, He initialisation.
+
+    Args:
+        filters, kernel_size, strides, groups, use_bias, name: as in `keras.layers.Conv2D`.
+
+    Returns:
+        A `keras.layers.Conv2D`.
+    """
     return layers.Conv2D(
         filters, kernel_size, strides=strides, groups=groups, padding="same",
         use_bias=use_bias, kernel_initializer="he_normal", name=name,
@@ -32,7 +39,8 @@ class BatchNormalization(layers.BatchNormalization):
 
     Keras computes it in several passes over memory, and in these networks those passes cost more than the
     convolutions. On the TensorFlow backend this layer calls TensorFlow's fused kernel instead; weights and
-    results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps.
+    results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps;
+    `epsilon=1e-5` is added to the variance.
 
     Where several replicas of `tf.distribute` share a batch, its statistics are still those of the whole batch.
     """
@@ -111,7 +119,7 @@ def _replicas():
 
 
 class Block(layers.Layer):
-    """A layer made of layers. A block lists its parts in `sublayers()`, so that anyone can walk through it."""
+    """A layer made of layers. A block lists its parts in `sublayers()`, so that anyone can `walk` through it."""
 
     def sublayers(self):
         """The layers this block is made of, in the order in which data reaches them."""
@@ -122,7 +130,12 @@ class Block(layers.Layer):
 
 
 def walk(layer):
-    """Yield `layer` and every layer inside it, outermost first, in the order of the data."""
+    """Yield `layer` and every layer inside it, outermost first, in the order of the data.
+
+    Example:
+        >>> [layer.name for layer in blocks.walk(blocks.ResidualUnit(16, name="unit"))][:4]
+        ['unit', 'bn_1', 'relu_1', 'conv_1']
+    """
     yield layer
     inner = layer.layers if isinstance(layer, keras.Model) else layer.sublayers() if isinstance(layer, Block) else []
     for sublayer in inner:
@@ -130,7 +143,7 @@ def walk(layer):
 
 
 def build_chain(chain, input_shape):
-    """Build each layer of `chain` on the output shape of the one before; return the last output shape."""
+    """Build each layer of `chain`, the first on `input_shape`, the next on what it gives; return the last shape."""
     shape = tuple(input_shape)
     for layer in chain:
         if layer.get_build_config() is None:  # a layer without weights calls itself built before it knows its shape
@@ -140,7 +153,7 @@ def build_chain(chain, input_shape):
 
 
 def apply_chain(chain, inputs, training=None):
-    """Call each layer of `chain` on the output of the one before."""
+    """Call each layer of `chain`, the first on `inputs`, in `training` or not, the next on what it gives."""
     for layer in chain:
         takes_training = isinstance(layer, (Block, layers.BatchNormalization))
         inputs = layer(inputs, training=training) if takes_training else layer(inputs)
@@ -151,6 +164,12 @@ def apply_checkpointed(chain, inputs, training=None):
     """`apply_chain`, but what lies between its layers is computed again in the backward pass instead of kept for it.
 
     Gradient checkpointing (Chen et al. 2016): the same gradients with less memory and one more forward pass.
+
+    Args:
+        chain, inputs, training: as in `apply_chain`.
+
+    Returns:
+        What `apply_chain` returns.
     """
     weights = [weight for layer in chain for weight in layer.weights]
     averages = [weight for weight in weights if not weight.trainable]
@@ -209,6 +228,11 @@ class ResidualUnit(Block):
 
     Raises:
         ValueError: a count below 1, or channels that cannot be divided as asked.
+
+    Example:
+        >>> unit = blocks.ResidualUnit(64, strides=2)
+        >>> tuple(unit(np.zeros((1, 32, 32, 16))).shape)
+        (1, 16, 16, 64)
     """
 
     def __init__(
@@ -275,6 +299,14 @@ class TrunkBranch(Block):
         filters: channels of input and output.
         units: number of residual units.
         unit: further arguments of `ResidualUnit`, as a dict.
+
+    Raises:
+        ValueError: fewer than one unit, or a wrong argument of theirs.
+
+    Example:
+        >>> trunk = blocks.TrunkBranch(16, units=1)
+        >>> tuple(trunk(np.zeros((1, 8, 8, 16))).shape)
+        (1, 8, 8, 16)
     """
 
     def __init__(self, filters, units=2, unit=None, **kwargs):
@@ -298,14 +330,24 @@ class TrunkBranch(Block):
 
 
 def mixed(features):
-    """Mixed attention, the paper's f1: a sigmoid of every value. Any shape; values in (0, 1)."""
+    """Mixed attention, the paper's f1: a sigmoid of every value of `features`. Any shape; values in (0, 1).
+
+    Example:
+        >>> np.array(blocks.mixed(np.zeros(2)))
+        array([0.5, 0.5])
+    """
     return ops.sigmoid(features)
 
 
 def channel(features):
     """Channel attention, the paper's f2: each position's vector over the channels, divided by its L2 norm.
 
-    `(batch, height, width, channels)` in and out. Values lie in [-1, 1], not in [0, 1].
+    `features` are `(batch, height, width, channels)`, and so is the mask. Values lie in [-1, 1], not in [0, 1].
+
+    Example:
+        >>> one_position = np.array([[[[3.0, -4.0]]]])
+        >>> np.array(blocks.channel(one_position)).round(3)
+        array([[[[ 0.6, -0.8]]]])
     """
     squares = ops.sum(ops.square(features), axis=-1, keepdims=True)
     return features * ops.rsqrt(ops.maximum(squares, 1e-12))
@@ -314,7 +356,12 @@ def channel(features):
 def spatial(features):
     """Spatial attention, the paper's f3: each channel's map standardised over its positions, then a sigmoid.
 
-    `(batch, height, width, channels)` in and out. Values lie in (0, 1).
+    `features` are `(batch, height, width, channels)`, and so is the mask. Values lie in (0, 1).
+
+    Example:
+        >>> two_positions = np.array([[[[1.0], [5.0]]]])  # standardised: -1 and 1
+        >>> np.array(blocks.spatial(two_positions)).ravel().round(3)
+        array([0.269, 0.731])
     """
     mean = ops.mean(features, axis=(1, 2), keepdims=True)
     variance = ops.mean(ops.square(features - mean), axis=(1, 2), keepdims=True)
@@ -371,6 +418,12 @@ class MaskBranch(_Mask):
 
     Raises:
         ValueError: a wrong argument, or an input too small to be halved `depth` times.
+
+    Example:
+        >>> branch = blocks.MaskBranch(16, depth=2)
+        >>> mask = branch(np.zeros((1, 7, 7, 16)))
+        >>> branch.sizes
+        [(7, 7), (4, 4), (2, 2)]
     """
 
     def __init__(
@@ -444,6 +497,13 @@ def local_inner_filters(filters, mask_depth, mask_units=1, unit=None):
         filters: channels of input and output.
         mask_depth, mask_units: of the encoder-decoder that is replaced.
         unit: the arguments of each `ResidualUnit` in it, as a dict.
+
+    Returns:
+        int, channels.
+
+    Example:
+        >>> blocks.local_inner_filters(64, mask_depth=3)
+        7
     """
     unit = dict(unit or {})
     inner, groups = unit.get("inner_filters") or filters // 4, unit.get("groups", 1)
@@ -464,6 +524,14 @@ class LocalMaskBranch(_Mask):
     Args:
         filters, mask_activation, unit: as in `MaskBranch`.
         units: residual units in a row.
+
+    Raises:
+        ValueError: a wrong argument.
+
+    Example:
+        >>> mask = blocks.LocalMaskBranch(16, units=1)(np.zeros((1, 8, 8, 16)))
+        >>> tuple(mask.shape)
+        (1, 8, 8, 16)
     """
 
     def __init__(self, filters, units=3, mask_activation="mixed", unit=None, **kwargs):
@@ -506,6 +574,12 @@ class AttentionModule(Block):
 
     Raises:
         ValueError: a wrong argument (the message names it and what is allowed).
+
+    Example:
+        >>> module = blocks.AttentionModule(16, pre_units=0, trunk_units=1)
+        >>> outputs, mask = module(np.zeros((1, 8, 8, 16)), return_mask=True)
+        >>> tuple(outputs.shape), tuple(mask.shape)
+        ((1, 8, 8, 16), (1, 8, 8, 16))
     """
 
     def __init__(

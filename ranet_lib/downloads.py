@@ -117,6 +117,9 @@ def fetch(
         timeout: seconds after which a source that does not answer (redirects included), falls silent, or sends
             less than `SLOWEST` bytes per second is given up.
 
+    Returns:
+        The path of the archive.
+
     Raises:
         DownloadError: when every source failed; the message names each one with its reason.
     """

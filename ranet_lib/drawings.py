@@ -35,6 +35,12 @@ def draw(layer, path=None):
 
     Raises:
         ValueError: a layer that is not built, or of another kind.
+
+    Example:
+        >>> trunk = blocks.TrunkBranch(16, units=2)
+        >>> trunk.build((None, 8, 8, 16))
+        >>> drawings.draw(trunk)
+        'A trunk branch: 2 residual units of 16 channels in a row.'
     """
     kinds = {
         blocks.ResidualUnit: _unit, blocks.TrunkBranch: _trunk, blocks.MaskBranch: _encoder_decoder,

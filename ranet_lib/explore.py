@@ -30,12 +30,6 @@ SCRIPT = Path(__file__).with_name("explore.html")
 def explore(draw, **controls):
     """Show a figure with one or two controls that change it.
 
-        def draw(depth=2, rule="naive"):
-            ...
-            return figure, "After two masks a quarter is left."
-
-        explore(draw, depth=range(9), rule=["naive", "residual"])
-
     In a live notebook this is an ipywidgets panel that calls `draw` at each move. Where nobody is there to move
     anything while the cell runs (the built book, papermill, `nbconvert --execute`), it is one piece of HTML with a
     frame for each combination of values, which needs no kernel and no network; without JavaScript it shows the frame
@@ -52,6 +46,13 @@ def explore(draw, **controls):
         ValueError: no control or more than two, one without a choice or with values that cannot be told apart, too
             many combinations, or a start that is none of the values. The message names the control.
         TypeError: `draw` returns anything else.
+
+    Example:
+        >>> def draw(depth=2, mask=0.5):
+        ...     figure, axes = plt.subplots()
+        ...     axes.bar(range(depth + 1), mask ** np.arange(depth + 1))
+        ...     return figure, f"After {depth} masks of {mask} there is {mask ** depth:.2g} left."
+        >>> explore.explore(draw, depth=range(4), mask=[0.5, 0.9])
     """
     values = {name: _values(name, given) for name, given in controls.items()}
     if len(values) not in (1, 2):

@@ -32,6 +32,9 @@ def show(figure, alt, width=None):
 
     Returns:
         `alt`.
+
+    Raises:
+        ValueError: an empty alt text.
     """
     if not str(alt).strip():
         raise ValueError("alt must say what the figure shows; received an empty text")
@@ -50,7 +53,7 @@ def show(figure, alt, width=None):
 
 
 def save(figure, path):
-    """Save a figure to a file by its suffix (`.png`, `.svg`, `.pdf`), with an opaque background."""
+    """Save a `figure` at `path`, in the form of its suffix (`.png`, `.svg`, `.pdf`), on an opaque background."""
     figure.savefig(path, dpi=180, bbox_inches="tight", facecolor="white")
 
 
@@ -130,9 +133,16 @@ def errors(panels, xlabel, path=None):
 
 
 def image_grid(images, titles=None, columns=8, alt=None):
-    """A grid of images, uint8 or float in [0, 1], `(count, height, width[, 3])`, with a title over each.
+    """A grid of images with a title over each.
 
-    Returns the alt text; without `alt` it lists the titles.
+    Args:
+        images: uint8 or float in [0, 1], `(count, height, width[, 3])`.
+        titles: a title for each image; None writes none.
+        columns: images side by side.
+        alt: alt text; None lists the titles.
+
+    Returns:
+        the alt text.
     """
     rows = -(-len(images) // columns)
     columns = min(columns, len(images))
@@ -195,13 +205,21 @@ def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=No
 
 
 def table(rows, columns=None, missing="not run yet", caption=None):
-    """Show rows of plain values as an HTML table that reads well on a phone. Returns its text form.
+    """Show rows of plain values as an HTML table that reads well on a phone.
 
     Args:
         rows: list of dicts.
         columns: which keys, in which order; None takes those of the first row.
         missing: what stands for None.
         caption: text above the table.
+
+    Returns:
+        its text form.
+
+    Example:
+        >>> print(figures.table([{"network": "attention_56", "error": None}]))
+        network | error
+        attention_56 | not run yet
     """
     from html import escape
 

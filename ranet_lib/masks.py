@@ -10,7 +10,7 @@ from ranet_lib import blocks, checks
 
 
 def attention_modules(model):
-    """The model's `AttentionModule` layers, in the order of the data."""
+    """The `AttentionModule` layers of `model`, in the order of the data."""
     return [layer for layer in blocks.walk(model) if isinstance(layer, blocks.AttentionModule)]
 
 
@@ -30,6 +30,11 @@ def attention_masks(model, images, batch_size=None, channels=False):
 
     Raises:
         ValueError: a model without attention modules, or images of the wrong shape.
+
+    Example:
+        >>> model = models.create_model("attention_tiny")
+        >>> [mask.shape for mask in masks.attention_masks(model, np.zeros((2, 32, 32, 3)))]
+        [(2, 16, 16), (2, 8, 8), (2, 4, 4)]
     """
     return _mask_predictor(model, channels)(images, batch_size)
 
@@ -91,6 +96,11 @@ def mean_response(model, images, batch_size=None):
 
     Raises:
         ValueError: a model without stages, or images of the wrong shape.
+
+    Example:
+        >>> model = models.create_model("attention_tiny")
+        >>> masks.mean_response(model, np.zeros((2, 32, 32, 3)))  # black images, no biases: nothing
+        array([0., 0., 0.])
     """
     if not any(isinstance(layer, keras.Sequential) for layer in model.layers):
         raise ValueError(f"{model.name} has no stages (keras.Sequential layers)")
@@ -162,6 +172,12 @@ def localization_score(masks, truth):
 
     Raises:
         ValueError: shapes that do not fit, or an image whose object is empty or fills it.
+
+    Example:
+        >>> truth = np.array([[[True, False], [False, False]]])
+        >>> mask = np.array([[[0.5, 0.9], [0.1, 0.2]]])  # higher on the object than on two pixels of three
+        >>> masks.localization_score(mask, truth).round(3)
+        array([0.667])
     """
     masks, truth = np.asarray(masks, "float32"), np.asarray(truth)
     if masks.ndim != 3 or truth.ndim != 3 or len(masks) != len(truth):
@@ -191,6 +207,9 @@ def localization(model, dataset, batch_size=None):
     Returns:
         dict with the mean `localization_score` over the test images: `modules` (a list, one per attention module),
         `random` and `centre` (see `reference_masks`), and `images`, their number; None if the model has no masks.
+
+    Raises:
+        ValueError: a data set without true object masks.
     """
     split = dataset.test
     if split.masks is None:
@@ -209,7 +228,7 @@ def localization(model, dataset, batch_size=None):
 
 
 def resize(masks, size):
-    """Masks `(count, h, w)` enlarged or shrunk bilinearly to `(count, *size)`, as a NumPy array."""
+    """`masks`, `(count, h, w)`, enlarged or shrunk bilinearly to `size`, as a NumPy array `(count, *size)`."""
     masks = np.asarray(masks, "float32")
     if masks.shape[1:] == tuple(size):
         return masks
@@ -229,6 +248,15 @@ def reference_masks(kind, count, size, seed=0):
 
     Returns:
         float32 `(count, height, width)`, values in [0, 1].
+
+    Raises:
+        ValueError: another kind.
+
+    Example:
+        >>> masks.reference_masks("centre", count=1, size=(3, 3)).round(2)
+        array([[[0.02, 0.14, 0.02],
+                [0.14, 1.  , 0.14],
+                [0.02, 0.14, 0.02]]], dtype=float32)
     """
     checks.choice("kind", kind, ("random", "centre"))
     if kind == "random":

@@ -31,6 +31,27 @@ class ModelSpec:
 
     Counts that hold for each stage are tuples, one entry per stage. Stages after the last entry of `modules` have no
     attention.
+
+    Attributes:
+        name, description: what it goes by, and what it is in a sentence.
+        input_shape: `(height, width, channels)` of its images.
+        stem_filters, stem_kernel, stem_strides: of the first convolution.
+        stem_pool: after BN and ReLU, max pooling of this size and stride 2; None has none.
+        filters: channels of each stage.
+        strides: of the first unit of each stage.
+        modules: attention modules in each stage (the paper's m).
+        mask_depth: how often each stage's mask branch halves the size.
+        pre_units, trunk_units, mask_units: the paper's p, t and r.
+        stage_units: residual units of each stage outside its modules.
+        bottleneck: inner convolutions have this fraction of a unit's channels; None, those of its input.
+        groups: of the 3x3 convolutions.
+        use_bias: in every convolution.
+        always_project: a 1x1 convolution in every shortcut, not only where the shape changes.
+        last_shortcut: whether the last stage's units that keep the shape have a shortcut.
+        pool_size, interpolation: of the pooling and of the up-sampling in mask branches.
+        dropout: the part of the features that is dropped before the classifier.
+        printed_parameters: millions by number of classes, as its authors print them.
+        printed_flops: multiply-adds in billions, as its authors print them.
     """
 
     name: str
@@ -39,25 +60,25 @@ class ModelSpec:
     stem_filters: int = 16
     stem_kernel: int = 3
     stem_strides: int = 1
-    stem_pool: int | None = None  # after BN and ReLU, max pooling of this size and stride 2
-    filters: tuple = (64, 128, 256)  # channels of each stage
-    strides: tuple = (1, 2, 2)  # of the first unit of each stage
-    modules: tuple = (1, 1, 1)  # attention modules in each stage (the paper's m)
-    mask_depth: tuple = (3, 2, 1)  # how often each stage's mask branch halves the size
-    pre_units: int = 1  # the paper's p
-    trunk_units: int = 2  # the paper's t
-    mask_units: int = 1  # the paper's r
-    stage_units: tuple = (2, 2, 2)  # residual units of each stage outside its modules
-    bottleneck: int | None = 4  # inner convolutions have this fraction of a unit's channels; None: those of its input
-    groups: int = 1  # of the 3x3 convolutions
-    use_bias: bool = False  # in every convolution
-    always_project: bool = False  # a 1x1 convolution in every shortcut, not only where the shape changes
-    last_shortcut: bool = True  # the last stage's units that keep the shape have a shortcut
-    pool_size: int = 3  # of the pooling in mask branches
-    interpolation: str = "bilinear"  # of the up-sampling in mask branches
-    dropout: float = 0.0  # before the classifier
-    printed_parameters: dict = dataclasses.field(default_factory=dict)  # millions by classes, as its authors print it
-    printed_flops: float | None = None  # multiply-adds in billions, as printed by the authors
+    stem_pool: int | None = None
+    filters: tuple = (64, 128, 256)
+    strides: tuple = (1, 2, 2)
+    modules: tuple = (1, 1, 1)
+    mask_depth: tuple = (3, 2, 1)
+    pre_units: int = 1
+    trunk_units: int = 2
+    mask_units: int = 1
+    stage_units: tuple = (2, 2, 2)
+    bottleneck: int | None = 4
+    groups: int = 1
+    use_bias: bool = False
+    always_project: bool = False
+    last_shortcut: bool = True
+    pool_size: int = 3
+    interpolation: str = "bilinear"
+    dropout: float = 0.0
+    printed_parameters: dict = dataclasses.field(default_factory=dict)
+    printed_flops: float | None = None
 
     @property
     def weighted_layers(self):
@@ -181,7 +202,12 @@ def list_models():
 
 
 def model_spec(name):
-    """The `ModelSpec` of a name. Raises a ValueError that lists the names if there is none."""
+    """The `ModelSpec` of the network `name`. Raises a ValueError that lists the names if there is none.
+
+    Example:
+        >>> models.model_spec("attention_92").modules
+        (2, 2, 2)
+    """
     if not isinstance(name, str) or name not in _SPECS:
         close = difflib.get_close_matches(str(name), _SPECS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -190,7 +216,14 @@ def model_spec(name):
 
 
 def check_options(name, options):
-    """Return the options of `create_model` as a dict, with `DEFAULT_OPTIONS` filled in and one entry for each stage.
+    """The options of `create_model` as a dict, with `DEFAULT_OPTIONS` filled in and one entry for each stage.
+
+    Args:
+        name: one of `list_models()`.
+        options: dict of options that are given.
+
+    Returns:
+        dict with every option that is given or has a default.
 
     Raises:
         ValueError: an unknown option, a value that is not allowed, or an attention option on a network without
@@ -252,6 +285,11 @@ def create_model(name, num_classes=10, input_shape=None, **options):
 
     Raises:
         ValueError: an unknown name or option, or a value that is not allowed; the message says what is.
+
+    Example:
+        >>> model = models.create_model("attention_tiny", num_classes=10, learning="naive")
+        >>> model.input_shape, model.output_shape
+        ((None, 32, 32, 3), (None, 10))
     """
     spec = model_spec(name)
     options = check_options(name, options)
@@ -328,6 +366,11 @@ def count_flops(model):
 
     Returns:
         int, operations per image.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), blocks.convolution(4, 3)])
+        >>> models.count_flops(model)  # 8 x 8 positions, 3 x 3 x 3 x 4 weights, two operations each
+        13824
     """
     total = 0
     for layer in blocks.walk(model):
@@ -352,6 +395,11 @@ def count_activations(model):
 
     Returns:
         int, values per image.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), blocks.convolution(4, 3)])
+        >>> models.count_activations(model)  # 8 x 8 positions, 4 channels
+        256
     """
     total = 0
     for layer in blocks.walk(model):
@@ -399,6 +447,11 @@ def describe(name, num_classes=10, input_shape=None, **options):
 
     Raises:
         ValueError: as in `create_model`.
+
+    Example:
+        >>> found = models.describe("attention_56")
+        >>> found["layers"], found["parameters"]
+        (56, 1045242)
     """
     spec = model_spec(name)
     with without_weights():
@@ -509,12 +562,22 @@ PRETRAINED = Path(__file__).parent / "weights"
 
 
 def list_pretrained():
-    """The names that `load_pretrained` knows: `MODEL-DATASET` of each trained network in this package."""
+    """The names that `load_pretrained` knows: `MODEL-DATASET` of each trained network in this package.
+
+    Example:
+        >>> "attention_tiny-cluttered_digits" in models.list_pretrained()
+        True
+    """
     return sorted(path.stem for path in PRETRAINED.glob("*.json"))
 
 
 def pretrained_record(name):
-    """The run record of a trained network that ships with this package, as a dict (see `records`)."""
+    """The run record of the trained network `name` that ships with this package, as a dict (see `records`).
+
+    Example:
+        >>> models.pretrained_record("attention_tiny-cluttered_digits")["recipe"]["profile"]
+        'laptop'
+    """
     return _about(name)["record"]
 
 
@@ -533,6 +596,11 @@ def load_pretrained(name):
 
     Raises:
         ValueError: an unknown name, or a file that is damaged or belongs to another version of the network.
+
+    Example:
+        >>> model = models.load_pretrained("attention_tiny-cluttered_digits")
+        >>> model.name
+        'attention_tiny'
     """
     about = _about(name)
     path = _pretrained_file(name, ".npz")

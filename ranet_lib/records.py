@@ -52,6 +52,9 @@ def make_record(
             data has no object masks.
         devices: how many of them shared each batch.
 
+    Returns:
+        dict, as `write_record` takes it.
+
     Raises:
         ValueError: something that the schema refuses.
     """
@@ -172,7 +175,7 @@ def _commit():
 
 
 def validate_record(record):
-    """Raise a ValueError that names the first place where `record` breaks the schema; return the record otherwise."""
+    """Return `record`, or raise a ValueError that names the first place where it breaks the schema."""
     error = jsonschema.exceptions.best_match(_validator().iter_errors(record))
     if error is not None:
         message = "a failed run has no test and no localization" if error.schema is False else error.message
@@ -185,6 +188,10 @@ def validate_record(record):
 
 def write_record(path, record):
     """Write a valid record whole or not at all; never over an existing file.
+
+    Args:
+        path: where to; folders on the way are made.
+        record: as `make_record` returns it.
 
     Raises:
         ValueError: a record that breaks the schema.
@@ -213,7 +220,13 @@ def write_record(path, record):
 
 
 def read_record(path):
-    """Read and validate one record. Raises a ValueError that names the file and what is wrong with it."""
+    """The valid record in the file `path`. Raises a ValueError that names the file and what is wrong with it.
+
+    Example:
+        >>> record = records.read_record("book/results/attention_tiny-cifar10-study-seed0.json")
+        >>> record["model"]["name"], record["dataset"]["train"], len(record["history"])
+        ('attention_tiny', 10000, 4)
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
         return validate_record(json.loads(text, parse_float=_finite, parse_constant=_finite))
@@ -231,12 +244,12 @@ def _finite(text):
 
 
 def read_records(folder):
-    """All records of a folder as a dict from file name (without `.json`) to record, by name; a bad one is an error."""
+    """All records in `folder` as a dict from file name (without `.json`) to record, by name; a bad one is an error."""
     return {path.stem: read_record(path) for path in sorted(Path(folder).glob("*.json"))}
 
 
 def result_digest(record):
-    """SHA-256 of what must repeat when a run is repeated: all but times, machine and versions."""
+    """SHA-256 of what must repeat in `record` when a run is repeated: all but times, machine and versions."""
     kept = {key: copy.deepcopy(value) for key, value in record.items() if key not in ("time", "environment")}
     for row in kept["history"]:
         del row["seconds"]
@@ -253,7 +266,9 @@ def published_error(record, by="paper"):
         record: a run record.
         by: "paper", or "source" for the student project. What the second calls noise is not noise of the labels.
 
-    The recipe is not compared: whether a run is a fair test of the figure beside it is for its reader to judge.
+    Returns:
+        float or None. The recipe is not compared: whether a run is a fair test of the figure beside it is for its
+        reader to judge.
     """
     return _printed(by, _settings(record))
 
@@ -341,6 +356,12 @@ def summary(records, planned=None):
         What was used is in `copy`, `train_images`, `test_images`, `parameters`, `flops`, `hours` of training in all,
         `devices`; all None where nothing has run.
         What was printed for it is in `paper` and `source` (per cent, or None).
+
+    Example:
+        >>> record = records.read_record("book/results/attention_tiny-cifar10-study-seed0.json")
+        >>> rows = records.summary({"first": record, "second": record | {"seed": 1}})
+        >>> [(row["label"], row["seeds"], row["n"]) for row in rows]
+        [('attention_tiny', [0, 1], 2)]
     """
     measured = []
     for record in records.values():
@@ -497,7 +518,7 @@ def contrast(signs, scattered, confidence=0.95):
 
 
 def recipe_text(recipe):
-    """The recipe of a record in words: its profile, and what differs from it, `laptop, epochs 3`."""
+    """The `recipe` of a record in words: its profile, and what differs from it, `laptop, epochs 3`."""
     from ranet_lib import training
 
     known = recipe["profile"] in training.list_profiles()
@@ -516,6 +537,11 @@ def error_interval(error, images, confidence=0.95):
 
     Returns:
         the lower and the upper limit, in per cent. They say nothing about another seed.
+
+    Example:
+        >>> low, high = records.error_interval(5.0, images=10_000)
+        >>> print(f"{low:.2f} to {high:.2f} %")
+        4.59 to 5.44 %
     """
     share, z = error / 100, statistics.NormalDist().inv_cdf((1 + confidence) / 2)
     centre = share + z**2 / (2 * images)
@@ -524,7 +550,7 @@ def error_interval(error, images, confidence=0.95):
 
 
 def error_text(row):
-    """The result of a row of `summary` in words.
+    """The result in words of a `row` of `summary`.
 
     Mean and standard deviation over seeds, `5.52 ± 0.12`; for one run, its error and in brackets the 95 % interval
     that its test images leave, `5.52 [5.09, 5.98]`; and how many runs failed. None where nothing has run.

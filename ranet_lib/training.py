@@ -112,7 +112,7 @@ def list_profiles():
 
 
 def recipe(profile, **changes):
-    """The recipe of a profile, with changes.
+    """The `Recipe` of a profile, with changes.
 
     `smoke` takes seconds and shows that everything works; `laptop` takes minutes on two cores; `study` is for many runs
     side by side there; `long` takes an hour or more there; `full` is the paper's recipe (section 4.1), for a GPU;
@@ -122,8 +122,16 @@ def recipe(profile, **changes):
         profile: one of `list_profiles()`.
         **changes: fields of `Recipe` to set otherwise; None leaves the profile's own value.
 
+    Returns:
+        A `Recipe`.
+
     Raises:
         ValueError: an unknown profile or field, or a value that is not allowed.
+
+    Example:
+        >>> short = training.recipe("laptop", epochs=1)
+        >>> short.profile, short.epochs, short.batch_size
+        ('laptop', 1, 128)
     """
     checks.choice("profile", profile, tuple(_PROFILES))
     fields = [field.name for field in dataclasses.fields(Recipe)]
@@ -147,6 +155,9 @@ class Batches(keras.utils.PyDataset):
         recipe: a `Recipe`.
         seed: whole number; the order and the augmentation follow from it.
         epoch: the epoch to start from, 0 for a new run.
+
+    Raises:
+        ValueError: fewer training images than one batch takes.
     """
 
     def __init__(self, dataset, recipe, seed=0, epoch=0):
@@ -207,9 +218,14 @@ def _feed(batches):
 
 
 def learning_rate(recipe, steps):
-    """The learning rate of a recipe over a run of `steps` steps: a Keras schedule, or a number.
+    """The learning rate of a `recipe` over a run of `steps` steps: a Keras schedule, or a number.
 
     `full` follows the paper: 0.1, divided by 10 at 64k and at 96k of 160k iterations.
+
+    Example:
+        >>> rate = training.learning_rate(training.recipe("full"), steps=160_000)
+        >>> [round(float(rate(step)), 4) for step in (1, 70_000, 100_000)]
+        [0.1, 0.01, 0.001]
     """
     peak = recipe.learning_rate
     if recipe.schedule == "steps":
@@ -264,7 +280,7 @@ class SGD(keras.optimizers.SGD):
 
 
 def compile_model(model, recipe, steps):
-    """Give `model` the recipe's optimiser, the cross-entropy of its logits, and accuracy. Returns the model."""
+    """Give `model` what it needs for `steps` steps by `recipe`: optimiser, loss, accuracy. Returns the model."""
     rate = learning_rate(recipe, steps)
     if recipe.optimizer == "sgd":
         optimizer = SGD(rate, decay=recipe.weight_decay)
@@ -291,6 +307,13 @@ def evaluate(model, dataset, split, batch_size=250):
 
     Returns:
         dict with `loss` (mean cross-entropy) and `error` (per cent of wrong answers).
+
+    Example:
+        >>> data = datasets.load_dataset("cluttered_digits")
+        >>> flat = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(),
+        ...                          keras.layers.Dense(10, kernel_initializer="zeros")])
+        >>> round(training.evaluate(flat, data, data.validation)["loss"], 3)  # of guessing: log 10
+        2.303
     """
     logits = np.concatenate([
         model.predict_on_batch(dataset.prepare(split.images[start : start + batch_size]))
@@ -324,12 +347,15 @@ def _replace(path, write):
 
 
 def write_text(path, text):
-    """Write a text file whole or not at all, the same bytes on every system."""
+    """Write `text` to the file `path` whole or not at all, the same bytes on every system."""
     _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def save_weights(model, path):
-    """Save a model's weights (with its optimiser's, once trained) as `.weights.h5`, whole or not at all."""
+    """Save the weights of `model` (with its optimiser's, once trained) at `path`, whole or not at all.
+
+    The name ends in `.weights.h5`.
+    """
     _replace(path, model.save_weights)
 
 
@@ -343,6 +369,11 @@ class Checkpoint(keras.callbacks.Callback):
     Two epochs' files are never mixed: `state.json` names the weights it belongs to and their checksum, and is
     renamed into place last. The folder also keeps the weights of the lowest validation error, the earlier epoch
     where two are equal.
+
+    Args:
+        folder: where to; made when the first epoch has ended.
+        settings: dict that tells one run from another.
+        history: the list to which `fit` adds a row before this is called.
     """
 
     def __init__(self, folder, settings, history):
@@ -353,7 +384,8 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model):
         """Load the last finished epoch into the compiled `model`; return how many epochs are done, 0 if none.
 
-        A damaged checkpoint is put aside, with a warning, and nothing is done yet. That of another run is refused.
+        A damaged checkpoint is put aside, with a warning, and nothing is done yet. That of another run is a
+        ValueError.
         """
         if not self.state_path.exists():
             return 0
@@ -405,12 +437,12 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def best_epoch(history):
-    """Number (from 1) of the epoch with the lowest validation error, the earliest where several are equal."""
+    """Number (from 1) of the epoch with the lowest validation error in `history`, the earliest of equal ones."""
     return min(history, key=lambda row: (row["validation_error"], row["epoch"]))["epoch"]
 
 
 class Diverged(FloatingPointError):
-    """The loss of a run became infinite or not a number. `history` has the epochs that were finished before."""
+    """The loss of a run became infinite or not a number: `message` says which, `history` what was finished before."""
 
     def __init__(self, message, history):
         super().__init__(message)
@@ -479,7 +511,13 @@ class _Plateau(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """One line that keeps itself up to date: in a notebook without flooding it, in a terminal in place."""
+    """One line that keeps itself up to date: in a notebook without flooding it, in a terminal in place.
+
+    Args:
+        epochs: of the whole run.
+        steps: of an epoch.
+        every: seconds between two changes of the line.
+    """
 
     def __init__(self, epochs, steps, every=1.0):
         super().__init__()
@@ -519,6 +557,12 @@ class Progress(keras.callbacks.Callback):
 
 
 def duration(seconds):
+    """`seconds` in words.
+
+    Example:
+        >>> training.duration(3725)
+        '1 h 2 min'
+    """
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
@@ -705,7 +749,7 @@ class _HistoryFile(keras.callbacks.Callback):
 
 
 def write_history(path, history):
-    """Write a history as CSV: a header with the names of `fit`'s dict, a line for each epoch."""
+    """Write a `history` to `path` as CSV: a header with the names of `fit`'s dict, a line for each epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
     writer.writeheader()
@@ -740,7 +784,10 @@ def test_errors(model, dataset, history, output_dir):
 
 
 def finish(model, history, output_dir):
-    """Keep a finished run's weights as `model.weights.h5`, without the optimiser's, and drop its checkpoint."""
+    """Keep what a finished run leaves in `output_dir`.
+
+    The weights of `model` as `model.weights.h5`, without the optimiser's, and `history` as `history.csv`.
+    """
     folder = Path(output_dir)
     model.compile()  # lets go of the optimiser, which would double the file
     save_weights(model, folder / "model.weights.h5")
@@ -748,7 +795,7 @@ def finish(model, history, output_dir):
 
 
 def drop_checkpoint(output_dir):
-    """Delete the checkpoint of a run whose record is written."""
+    """Delete the checkpoint in `output_dir` of a run whose record is written."""
     shutil.rmtree(Path(output_dir) / "checkpoint", ignore_errors=True)
 
 
@@ -834,9 +881,13 @@ def _output_dir(run):
 
 
 def run_name(run):
-    """The name of a run, from what `check_parameters` returns: model, data, profile and seed.
+    """The name of a `run`, from what `check_parameters` returns: model, data, profile and seed.
 
     A digest follows where anything else is not what the profile says, so that other settings have another name.
+
+    Example:
+        >>> training.run_name(training.check_parameters({"model": "attention_56", "profile": "laptop"}))
+        'attention_56-cluttered_digits-laptop-seed0'
     """
     data = Path(run["dataset"].partition(":")[2] or run["dataset"]).name
     stem = f"{run['model']}-{data}-{run['recipe'].profile}-seed{run['seed']}"

@@ -19,7 +19,7 @@ CODE = re.compile(r"[\d_/@·]|\w\.\w|[a-z][A-Z]")
 OTHER_WORDS = {
     "attention module": "attention (?:blocks?|units?|layers?)",
     "batch normalisation": "batch[- ]?norm|batch-normali[sz]ation",
-    "data set": "datasets?(?![:,])|data-sets?",
+    "data set": "(?<!models, )datasets?(?!:)|data-sets?",
     "feature map": "feature-maps?|activation maps?",
     "label noise": "labels noise|label corruption|corrupted? label noise",
     "multiply-add": "multiply-accumulat(?:e|es|ions?)",

@@ -45,11 +45,19 @@ def load_dataset(
         seed: a whole number from 0: which digits, or which images are held out.
         image_size: for `folder:PATH`: the side of the images in pixels, 32 when None.
 
+    Returns:
+        A `Dataset`: three splits of images and labels, and what describes them.
+
     Raises:
         ValueError: for an unknown name, an argument that the data set does not take, or a damaged file,
             which the message names.
         FileNotFoundError: when a folder or a file is missing; the message names it.
         ranet_lib.downloads.DownloadError: when no source gave the archive.
+
+    Example:
+        >>> data = datasets.load_dataset("cluttered_digits", seed=0)
+        >>> data.test.images.shape, data.test.masks.shape
+        ((2000, 32, 32, 3), (2000, 32, 32))
     """
     check_name(name, data_dir)
     seed = checks.whole("seed", seed, least=0)
@@ -64,7 +72,12 @@ def load_dataset(
 
 
 def check_name(name: str, data_dir: str | os.PathLike | None = None) -> None:
-    """Raise what `load_dataset` would raise for a wrong name or folder, without loading anything."""
+    """Raise what `load_dataset` would raise for a wrong `name` or `data_dir`, without loading anything.
+
+    Raises:
+        ValueError: an unknown name, or a folder that does not go with it.
+        FileNotFoundError: a folder that is missing.
+    """
     if not isinstance(name, str) or not (name in ("cluttered_digits", *cifar.CLASSES) or name.startswith("folder:")):
         allowed = "'cluttered_digits', 'cifar10', 'cifar100' and 'folder:PATH'"
         raise ValueError(f"unknown data set {name!r}; allowed are {allowed}")

@@ -29,6 +29,13 @@ def augment(
 
     Raises:
         ValueError: when `images` is not a batch, or `pad` is negative.
+
+    Example:
+        >>> image = np.arange(1, 10).reshape(1, 3, 3, 1)
+        >>> datasets.augment(image, np.random.default_rng(2), pad=1)[0, :, :, 0]  # moved and mirrored
+        array([[5, 4, 0],
+               [8, 7, 0],
+               [0, 0, 0]])
     """
     images = np.asarray(images)
     if images.ndim != 4:

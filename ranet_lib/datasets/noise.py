@@ -23,6 +23,12 @@ def transition_matrix(level: float, num_classes: int) -> np.ndarray:
 
     Raises:
         ValueError: for a level or a number of classes outside these ranges.
+
+    Example:
+        >>> datasets.transition_matrix(0.5, num_classes=3)
+        array([[0.5 , 0.25, 0.25],
+               [0.25, 0.5 , 0.25],
+               [0.25, 0.25, 0.5 ]])
     """
     level = checks.number("level", level, least=0, most=1)
     num_classes = checks.whole("num_classes", num_classes, least=2)
@@ -47,6 +53,10 @@ def corrupt_labels(labels: np.ndarray, level: float, num_classes: int, seed: int
 
     Raises:
         ValueError: for labels, a level, a number of classes or a seed outside these ranges.
+
+    Example:
+        >>> datasets.corrupt_labels(np.arange(10), 0.3, num_classes=10, seed=0)
+        array([0, 9, 9, 4, 4, 5, 6, 7, 8, 9])
     """
     level = checks.number("level", level, least=0, most=1)
     num_classes = checks.whole("num_classes", num_classes, least=2)
@@ -63,7 +73,17 @@ def with_label_noise(dataset: Dataset, level: float, seed: int) -> Dataset:
     """The same data set with the labels of its training and validation images corrupted; the test labels stay true.
 
     Whoever learns from noisy labels has no clean ones to choose weights by, so validation is as noisy as training.
-    The fingerprint is that of the clean data: level and seed say the rest. See `corrupt_labels`.
+    The fingerprint is that of the clean data: level and seed say the rest.
+
+    Args:
+        dataset: the data set with its true labels; it is left as it is.
+        level, seed: as in `corrupt_labels`.
+
+    Returns:
+        A `Dataset` with the same images.
+
+    Raises:
+        ValueError: as in `corrupt_labels`.
     """
     checks.number("level", level, least=0, most=1)
     if level == 0:

@@ -53,6 +53,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are."""
         return len(self.class_names)
 
     @property
@@ -76,7 +77,7 @@ class Dataset:
         return self.name != "cluttered_digits"
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """Return `(images - mean) / std` as float32, of the same shape (N, H, W, 3).
+        """`images`, of shape (N, H, W, 3), as networks take them: `(images - mean) / std`, float32.
 
         The paper subtracts the mean only; dividing by the spread as well makes one recipe fit all data sets.
         """
