@@ -333,8 +333,8 @@ def mixed(features):
     """Mixed attention, the paper's f1: a sigmoid of every value of `features`. Any shape; values in (0, 1).
 
     Example:
-        >>> np.array(blocks.mixed(np.zeros(2)))
-        array([0.5, 0.5])
+        >>> print(np.array(blocks.mixed(np.zeros(2))))
+        [0.5 0.5]
     """
     return ops.sigmoid(features)
 
@@ -346,8 +346,8 @@ def channel(features):
 
     Example:
         >>> one_position = np.array([[[[3.0, -4.0]]]])
-        >>> np.array(blocks.channel(one_position)).round(3)
-        array([[[[ 0.6, -0.8]]]])
+        >>> print(np.array(blocks.channel(one_position)).ravel().round(3))
+        [ 0.6 -0.8]
     """
     squares = ops.sum(ops.square(features), axis=-1, keepdims=True)
     return features * ops.rsqrt(ops.maximum(squares, 1e-12))
@@ -360,8 +360,8 @@ def spatial(features):
 
     Example:
         >>> two_positions = np.array([[[[1.0], [5.0]]]])  # standardised: -1 and 1
-        >>> np.array(blocks.spatial(two_positions)).ravel().round(3)
-        array([0.269, 0.731])
+        >>> print(np.array(blocks.spatial(two_positions)).ravel().round(3))
+        [0.269 0.731]
     """
     mean = ops.mean(features, axis=(1, 2), keepdims=True)
     variance = ops.mean(ops.square(features - mean), axis=(1, 2), keepdims=True)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ranet_lib import figures
 
-#: The most combinations of values that an explorer may have: each becomes a picture in the built page.
+#: The most combinations of values that an explorer may have, since each becomes a picture in the built page.
 MOST_FRAMES = 60
 #: Pixels per inch of a frame. A page holds many, and shows each at 100 CSS pixels per inch.
 DPI = 150

@@ -99,8 +99,8 @@ def mean_response(model, images, batch_size=None):
 
     Example:
         >>> model = models.create_model("attention_tiny")
-        >>> masks.mean_response(model, np.zeros((2, 32, 32, 3)))  # black images, no biases: nothing
-        array([0., 0., 0.])
+        >>> print(masks.mean_response(model, np.zeros((2, 32, 32, 3))))  # nothing in, no biases: nothing out
+        [0. 0. 0.]
     """
     if not any(isinstance(layer, keras.Sequential) for layer in model.layers):
         raise ValueError(f"{model.name} has no stages (keras.Sequential layers)")

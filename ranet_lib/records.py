@@ -262,13 +262,14 @@ def result_digest(record):
 def published_error(record, by="paper"):
     """The error (per cent) that was printed for the network, options, data and label noise of a record, or None.
 
+    The recipe is not compared: whether a run is a fair test of the figure beside it is for its reader to judge.
+
     Args:
         record: a run record.
         by: "paper", or "source" for the student project. What the second calls noise is not noise of the labels.
 
     Returns:
-        float or None. The recipe is not compared: whether a run is a fair test of the figure beside it is for its
-        reader to judge.
+        float, or None where nothing was printed.
     """
     return _printed(by, _settings(record))
 
