@@ -25,6 +25,7 @@ endif
 # (book/. is the folder; plain book is the target below.)
 IMPORTED := $(wildcard book/experiments/grid.*) $(shell find ranet_lib $(wildcard book/results) -not -path '*__pycache__*')
 PAGES := _config.yml _toc.yml $(shell find book/. -not -path '*__pycache__*' -not -path '*.ipynb_checkpoints*')
+SHAPES := _config.yml _toc.yml $(shell find book/_ext book/assets book/references.bib -not -path '*__pycache__*')
 
 # Keras takes its backend from here, in the chapters and in the tests.
 export KERAS_BACKEND := $(if $(filter jax torch,$(BACKEND)),$(BACKEND),tensorflow)
@@ -117,11 +118,16 @@ clean:
 	rm -rf _build dist .venv .uv .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# --all reads every page again: a warning of the last build must not hide in what Sphinx kept of it. What is kept is
-# the output of each notebook whose code has not changed.
-_build/site.stamp: _build/cache.stamp $(PAGES)
-	rm -rf _build/html
-	.venv/bin/jupyter-book build . --all -W -n --keep-going
+# Only pages that have changed are read and written again. A warning must not hide in what Sphinx keeps of a page, so
+# after one all are.
+_build/site.stamp: _build/pages.stamp $(PAGES)
+	.venv/bin/python book/execute.py
+	.venv/bin/jupyter-book build . -W -n --keep-going || { rm -f _build/pages.stamp; exit 1; }
+	@touch $@
+
+# Sphinx sees changes of the pages only, not of what shapes them all or what notebooks have printed.
+_build/pages.stamp: _build/cache.stamp $(SHAPES)
+	rm -rf _build/html _build/.doctrees
 	@touch $@
 
 # From what the notebooks have shown, of which nothing runs again after `make book`.

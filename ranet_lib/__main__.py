@@ -36,8 +36,11 @@ def main(arguments=None):
         parser.error(f"{asked.command} needs {NEEDS[asked.command]}:{__doc__.partition('own:')[2].rstrip()}")
     # Notebooks and pages are UTF-8, whatever the machine's locale.
     environment = {**os.environ, "PYTHONUTF8": "1"}
-    words = {"book": book, "test": test, "train": train_in}[asked.command](asked, more)
-    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, env=environment)
+    commands = {"book": book, "test": test, "train": train_in}[asked.command](asked, more)
+    for words in commands:
+        done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment)
+        if done.returncode:
+            break
     if asked.command == "book" and done.returncode == 0:
         print("The book is built. Open this in a browser:", (ROOT / "_build/html/index.html").as_uri(), sep="\n")
     return done.returncode
@@ -49,7 +52,7 @@ def book(asked, more):
     kept = ROOT / "_build" / ".jupyter_cache"
     if kept.exists() and newest() > kept.stat().st_ctime:
         shutil.rmtree(kept)
-    return ["jupyter_book", "build", ".", "--all", "-W", "-n", "--keep-going"]
+    return [["book/execute.py"], ["-m", "jupyter_book", "build", ".", "--all", "-W", "-n", "--keep-going"]]
 
 
 def newest():
@@ -60,14 +63,14 @@ def newest():
 
 
 def test(asked, more):
-    return ["pytest", *more]
+    return [["-m", "pytest", *more]]
 
 
 def train_in(asked, more):
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     notebook = ROOT / "book" / "experiments" / "train.ipynb"
-    return ["papermill", str(notebook), str(folder / "train.ipynb"), "-p", "output_dir", str(folder), *more]
+    return [["-m", "papermill", str(notebook), str(folder / "train.ipynb"), "-p", "output_dir", str(folder), *more]]
 
 
 if __name__ == "__main__":
