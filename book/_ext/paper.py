@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 #: Sizes of type for a table, and how many letters of each fit on a line.
 TYPE = {"small": 84, "footnotesize": 94, "scriptsize": 106, "tiny": 140}
-#: A table with more rows may go on on the next page.
+#: A table with more rows may continue on the next page.
 LONG = 18
 #: What docutils does not read of LaTeX, and the same in other words.
 SPELLINGS = [
