@@ -7,8 +7,8 @@ import sys
 
 import nbformat
 import pytest
-from conftest import find_chromium
 from nbclient import NotebookClient
+from programs import find_programs
 from runs import ROOT
 
 pytestmark = pytest.mark.slow
@@ -40,7 +40,8 @@ def lab(live, tmp_path_factory):
     """Opens a notebook with one cell, executed by a program before, or by a person now."""
     pytest.importorskip("jupyterlab", reason="needs the extra lab; make test-slow installs it")
     folder = tmp_path_factory.mktemp("lab")
-    with live.jupyter(folder) as server, live.local_browser(*find_chromium()) as browser:
+    programs = find_programs(["chromium", "chromedriver"], ["chromium", "chromium-driver"])
+    with live.jupyter(folder) as server, live.local_browser(*programs) as browser:
 
         def open_notebook(name, by_program):
             notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
