@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# It has no `-m`.
+JUPYTER_BOOK = ["-c", "from jupyter_book.cli.main import main; main()"]
 NEEDS = {"book": "jupyter_book", "test": "pytest", "train": "papermill"}
 
 
@@ -52,7 +54,7 @@ def book(asked, more):
     kept = ROOT / "_build" / ".jupyter_cache"
     if kept.exists() and newest() > kept.stat().st_ctime:
         shutil.rmtree(kept)
-    return [["book/execute.py"], ["-m", "jupyter_book", "build", ".", "--all", "-W", "-n", "--keep-going"]]
+    return [["book/execute.py"], [*JUPYTER_BOOK, "build", ".", "--all", "-W", "-n", "--keep-going"]]
 
 
 def newest():
