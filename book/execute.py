@@ -2,7 +2,7 @@
 
     python book/execute.py [--jobs N]
 
-Jupyter Book would run them too, one after the other. What fails here stops the build with what Python says, the others are kept.
+Jupyter Book would run them too, one after the other. What fails here stops the build and is shown; the others are kept.
 """
 
 import argparse
