@@ -625,7 +625,7 @@ def _pretrained_file(name, suffix):
     return PRETRAINED / f"{name}{suffix}"
 
 
-def save_pretrained(model, record, folder=PRETRAINED):
+def save_pretrained(model, record, folder=PRETRAINED, about=None):
     """Write a trained network's weights as `load_pretrained` reads them: float16, with checksum and run record.
 
     Kept with them are its logits for a few of the embedded images, so that everyone can check what is loaded.
@@ -634,6 +634,7 @@ def save_pretrained(model, record, folder=PRETRAINED):
         model: the network as its run left it, in float32.
         record: its run record, a dict.
         folder: where to; the package's own by default.
+        about: a dict of what else to keep with them, such as their error in float32.
 
     Returns:
         The name it goes by.
@@ -654,7 +655,7 @@ def save_pretrained(model, record, folder=PRETRAINED):
     rounded.set_weights([arrays[weight.path].astype("float16").astype("float32") for weight in model.weights])
     np.savez_compressed(file, **{path: values.astype("float16") for path, values in arrays.items()})
     about = {
-        "version": 1, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "record": record,
+        "version": 1, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "record": record, **(about or {}),
         "logits": [[round(float(value), 4) for value in row] for row in _embedded_logits(rounded)],
     }  # fmt: skip
     (Path(folder) / f"{name}.json").write_text(

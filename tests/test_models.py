@@ -437,9 +437,16 @@ def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
     folder = None if recorded["copy"] == "embedded" else request.getfixturevalue("jpeg_copy")
     data = datasets.load_dataset(recorded["name"], folder, seed=record["seed"])
     assert data.fingerprint == recorded["fingerprint"]
-    network = models.load_pretrained(name)
-    found = training.evaluate(network, data, data.test)["error"]
-    assert found == pytest.approx(record["test"]["last_epoch"]["error"], abs=0.1)
+    expected = {record["recipe"]["precision"]: record["test"]["last_epoch"]["error"]}
+    expected |= {"float32": models._about(name)["float32_error"]}
+    for precision, error in expected.items():
+        keras.config.set_dtype_policy(precision)
+        try:
+            network = models.load_pretrained(name)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        found = training.evaluate(network, data, data.test)["error"]
+        assert found == pytest.approx(error, abs=0.1), precision
     if "localization" in record:
         scores, kept = masks.localization(network, data), record["localization"]
         assert scores["modules"] == pytest.approx(kept["modules"], abs=0.002)
