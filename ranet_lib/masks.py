@@ -1,5 +1,7 @@
 """Seeing what a network attends to: its masks, how well they find an object, and how strongly each stage responds."""
 
+import contextlib
+import logging
 import math
 
 import keras
@@ -138,9 +140,22 @@ def _predictor(model, look, enter_stages=True):
         if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
             largest = max(math.prod(layer.output.shape[1:]) for layer in model.layers)
             batch_size = max(1, min(250, 2**25 // largest))
-        return looking.predict(images, batch_size=batch_size, verbose=0)
+        with _without_remarks():
+            return looking.predict(images, batch_size=batch_size, verbose=0)
 
     return predict
+
+
+@contextlib.contextmanager
+def _without_remarks():
+    """Each look into a network is a new function for TensorFlow, which from the fifth on takes that for a mistake."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Looking(keras.Model):

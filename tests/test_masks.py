@@ -217,3 +217,12 @@ def test_the_history_of_masks_has_those_before_training_and_after_each_epoch():
         for mask, same in zip(expected, kept):
             np.testing.assert_allclose(same, mask, atol=1e-5)
     assert all(np.abs(first - last).max() > 1e-3 for first, last in zip(history.epochs[0], history.epochs[-1]))
+
+
+def test_many_looks_leave_no_remark(caplog):
+    model = models.create_model("attention_tiny", width=0.25)
+    images = np.zeros((1, 32, 32, 3), "float32")
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        for _ in range(7):
+            masks.attention_masks(model, images)
+    assert caplog.messages == []
