@@ -65,6 +65,9 @@ class Book:
             address = self.on_site(page)
         return f"[{self.title(page)}]({address})"
 
+    def notebooks_text(self, page):
+        return "\n".join(cell["source"] for cell in self.notebooks[page]["cells"])
+
     def on_site(self, page):
         return f"{site(self.url)}/{page}.html"
 
@@ -125,7 +128,8 @@ def plain(book, page, text):
         line = lines.pop(0)
         fence = FENCE.match(line)
         if not fence:
-            out.append(line)
+            if not re.fullmatch(r"\([\w-]+\)=", line):  # a section's label
+                out.append(line)
             continue
         body = []
         while lines and lines[0].strip() != fence["fence"]:
@@ -206,6 +210,10 @@ def inline(book, page, text):
             case "term":
                 return f"[{text}]({book.on_site('book/glossary')})"
             case "ref":
+                if target and target not in book.exercises and f"({target})=" in book.notebooks_text(page):
+                    return text  # a section further up or down
+                if (target or text) not in book.exercises:
+                    raise UnknownMarkup(f"{page}: no exercise or section {target or text!r}")
                 return f"{text} *{book.exercises[target]}*" if target else f"*{book.exercises[text]}*"
         raise UnknownMarkup(f"{page}: no plain form of {found[0]!r}")
 

@@ -80,6 +80,7 @@ def test_solutions_are_folded_and_figures_have_their_captions():
         ("{term}`soft mask`", "[soft mask]("),
         (":::{tip}\nA.\n:::", "> **Tip**\n>\n> A."),
         (":::{admonition} Title\n:class: note\n\nOne.\n\nTwo.\n:::", "> **Title**\n>\n> One.\n>\n> Two."),
+        ("(label)=\n## Title", "## Title"),
         ("```python\n{doc}`x`\n```", "```python\n{doc}`x`\n```"),
     ],
 )
@@ -87,7 +88,7 @@ def test_plain_forms(text, plain):
     assert plain in colab.plain(BOOK, "book/01_why_attention", text)
 
 
-@pytest.mark.parametrize("text", ["{hover}`x`", ":::{grid}\nx\n:::", "(label)=", ":::{admonition} No end\nx"])
+@pytest.mark.parametrize("text", ["{hover}`x`", ":::{grid}\nx\n:::", "{ref}`Below <nowhere>`", ":::{admonition} No end\nx"])
 def test_markup_that_it_does_not_know_stops_it(text):
     with pytest.raises(colab.UnknownMarkup, match="book/01_why_attention"):
         colab.plain(BOOK, "book/01_why_attention", text)

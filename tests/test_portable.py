@@ -124,8 +124,8 @@ def called(monkeypatch):
     calls = []
 
     def run(words, cwd, env):
-        assert words[:2] == [sys.executable, "-m"] and cwd == without_make.ROOT
-        calls.append((words[2:], env))
+        assert words[0] == sys.executable and cwd == without_make.ROOT
+        calls.append((words[2:] if words[1] == "-m" else words[1:], env))
         return subprocess.CompletedProcess(words, 3)
 
     monkeypatch.setattr(without_make.subprocess, "run", run)
@@ -165,8 +165,12 @@ def test_without_make_the_book_is_built_as_make_builds_it(called, tmp_path, monk
             os.utime(module, (4e9, 4e9))
         assert without_make.main(["book"]) == 3
         assert kept.exists() is not changed and not site.exists()
-    words, _ = called[0]
-    assert words[0] == "jupyter_book" and f"jupyter-book {' '.join(words[1:])}" in makefile
+    assert all(words == ["book/execute.py"] for words, _ in called)  # what it returns, 3, ends the build
+    assert ".venv/bin/python book/execute.py\n" in makefile
+    notebooks, (_, call, *words) = without_make.book(None, [])
+    assert notebooks == ["book/execute.py"] and "jupyter_book" in call
+    assert "jupyter-book build . -W -n --keep-going" in makefile and words[:2] == ["build", "."]
+    assert {"--all", "-W", "-n", "--keep-going"} == set(words[2:])
 
 
 @pytest.mark.parametrize(
