@@ -88,7 +88,9 @@ def test_plain_forms(text, plain):
     assert plain in colab.plain(BOOK, "book/01_why_attention", text)
 
 
-@pytest.mark.parametrize("text", ["{hover}`x`", ":::{grid}\nx\n:::", "{ref}`Below <nowhere>`", ":::{admonition} No end\nx"])
+@pytest.mark.parametrize(
+    "text", ["{hover}`x`", ":::{grid}\nx\n:::", "{ref}`Below <nowhere>`", ":::{admonition} No end\nx"]
+)
 def test_markup_that_it_does_not_know_stops_it(text):
     with pytest.raises(colab.UnknownMarkup, match="book/01_why_attention"):
         colab.plain(BOOK, "book/01_why_attention", text)
