@@ -308,8 +308,8 @@ def test_every_control_changes_its_picture_and_says_so(site, browser, explorer_p
     def dead_controls(page):
         browser.get((site / page.name).as_uri())
         for explorer in browser.find_elements(By.CLASS_NAME, "explore"):
-            browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", explorer)
             for control in explorer.find_elements(By.CSS_SELECTOR, "input, select"):
+                browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", control)
                 for move in (by_key, by_pointer):
                     before = seen(explorer, control)
                     move(browser, control)
