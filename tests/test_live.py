@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 from programs import find_programs
 from runs import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.live
 
 CELL = """
 import matplotlib.pyplot as plt
