@@ -34,7 +34,7 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book pdf epub lab test test-slow test-live test-colab benchmark experiments results lint dist colab address install lock clean
+.PHONY: help book pdf epub lab test test-slow test-colab benchmark experiments results lint dist colab address install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
@@ -50,7 +50,6 @@ help:
 	@echo "make dist      build the wheel and the source distribution in dist"
 	@echo "make colab     make what Google Colab opens in _build/colab: notebooks without the book's markup, and the wheel"
 	@echo "make address   write repository.url of _config.yml, and the set-up cell, wherever else they stand"
-	@echo "make test-live move explorers in a JupyterLab, by a real browser"
 	@echo "make test-colab   run every chapter with Colab's versions (needs Python 3.13, and COLAB_PINS, Colab's pip freeze)"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
@@ -77,9 +76,6 @@ test: install
 
 test-slow: .venv/compare.installed .venv/lab.installed
 	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
-
-test-live: .venv/lab.installed
-	.venv/bin/python -m pytest -m live $(PYTEST_FLAGS)
 
 # COLAB_PINS: a file with what `pip freeze` prints in Colab.
 test-colab: install

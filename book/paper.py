@@ -32,8 +32,8 @@ FAULTS = [
     r"^! .*",
     r"^LaTeX Warning: (?:Reference|Hyper reference|Citation|File) .*(?:undefined|not found).*",
     r"^Missing character: .*",
-    # A line that leaves the text by more than a third of the margin: 25 points of some 85. A table may by less.
-    r"^Overfull \\hbox \((?:2[5-9]|[3-9]\d|\d{3,})\.\d+pt too wide\).*",
+    # A line that is cut at the margin: wider than the text by more than a letter.
+    r"^Overfull \\hbox \((?:[1-9]\d|\d{3,})\.\d+pt too wide\).*",
 ]
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# It has no `-m`.
+# Jupyter Book cannot be started by `-m`.
 JUPYTER_BOOK = ["-c", "from jupyter_book.cli.main import main; main()"]
 NEEDS = {"book": "jupyter_book", "test": "pytest", "train": "papermill"}
 

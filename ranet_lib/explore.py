@@ -220,9 +220,13 @@ def _page(frame, values, start):
 
 
 def _control(name, values, at):
-    """The HTML of one control. Firefox keeps its position over a reload, unless autocomplete is off."""
+    """The HTML of one control.
+
+    Firefox keeps its position over a reload, unless autocomplete is off. JupyterLab takes its keys for moving between
+    cells, unless it is told not to.
+    """
     label, text = escape(_label(name)), escape(_text(values[at]))
-    said = f'autocomplete="off" aria-label="{label}"'
+    said = f'autocomplete="off" data-lm-suppress-shortcuts="true" aria-label="{label}"'
     if isinstance(values[0], str):
         options = (f"<option{' selected' * (i == at)}>{escape(value)}" for i, value in enumerate(values))
         control = f"<select {said}>{''.join(options)}</select>"

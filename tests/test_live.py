@@ -11,6 +11,8 @@ from nbclient import NotebookClient
 from programs import find_programs
 from runs import ROOT
 
+pytestmark = pytest.mark.slow
+
 CELL = """
 import matplotlib.pyplot as plt
 from ranet_lib import explore
@@ -56,13 +58,7 @@ def lab(live, tmp_path_factory):
         yield open_notebook
 
 
-@pytest.mark.parametrize(
-    "by_program",
-    [
-        pytest.param(False, id="widgets that the kernel draws", marks=pytest.mark.slow),
-        pytest.param(True, id="frames drawn before", marks=pytest.mark.live),
-    ],
-)
+@pytest.mark.parametrize("by_program", [False, True], ids=["widgets that the kernel draws", "frames drawn before"])
 def test_keys_move_the_picture_of_an_explorer(lab, by_program):
     notebook = lab(f"{by_program}.ipynb", by_program)
     [box] = notebook.wait("the explorer", notebook.explorers)

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 #: Sizes of type for a table, and how many letters of each fit on a line.
 TYPE = {"small": 84, "footnotesize": 94, "scriptsize": 106, "tiny": 140}
+#: The gap between two columns, in letters.
+GAP = 2.2
 #: A table with more rows may continue on the next page.
 LONG = 18
 #: What docutils does not read of LaTeX, and the same in other words.
@@ -140,7 +142,7 @@ def fit(table):
     sides = table.get("sides") or ["left"] * len(columns)
     wish = [max(2, *(max(map(len, cell.split("\n") or [""])) for cell in cells)) for cells in columns]
     word = [1 + max([2] + [len(part) for cell in cells for part in split(cell)]) for cells in columns]
-    gaps = 2.2 * len(columns)
+    gaps = GAP * len(columns)
     for size, letters in TYPE.items():
         if sum(wish) + gaps <= letters:
             return "{" + "".join("r" if side == "right" else "l" for side in sides) + "}", size
@@ -151,6 +153,7 @@ def fit(table):
     # The wish of a long text is not to be taken at its word: what it needs grows, but a line each is too much.
     more = [min(extra, 90) for extra in more]
     widths = [least + room * extra / max(sum(more), 1) for least, extra in zip(word, more)]
+    widths = [width + GAP for width in widths]  # a column is taken to be as wide as it is with its gap
     total = round(sum(widths) * 10)
     ragged = {"left": r"\raggedright", "right": r"\raggedleft"}
     columns = [
