@@ -132,6 +132,7 @@ _build/pages.stamp: _build/cache.stamp $(SHAPES)
 
 # From what the notebooks have shown, of which nothing runs again after `make book`.
 _build/residual-attention.pdf _build/residual-attention.epub: _build/residual-attention.%: _build/cache.stamp $(PAGES)
+	.venv/bin/python book/execute.py
 	.venv/bin/python book/paper.py $*
 
 # The cache compares the code of the notebooks only, so a change in what they import or read empties it.
