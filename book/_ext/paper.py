@@ -163,8 +163,8 @@ def fit(table):
 
 
 def split(text):
-    """What of a cell has to stay on one line: names may be broken behind an underscore."""
-    return text.replace("_", "_ ").replace("/", "/ ").split()
+    """What of a cell has to stay on one line: names may be broken behind an underscore, no-break spaces nowhere."""
+    return re.findall(r"[^ \n\t]+", text.replace("_", "_ ").replace("/", "/ "))
 
 
 def set_tables(document):
