@@ -27,6 +27,9 @@ SMALL = """
     profile: smoke
 """
 
+# Of the runs to which things happen: enough of them left, after the first, to outlast what is done meanwhile.
+EPOCHS = 4
+
 
 @pytest.fixture
 def batch(monkeypatch):
@@ -158,11 +161,27 @@ def kernel_of(run):
     return next((p for p, (parent, words) in tree.items() if parent == papermill and "ipykernel" in words), None)
 
 
-def in_training(folder, but=()):
-    """The folder of a run that is in the middle of training: one epoch is kept, and there is no record."""
-    for run in sorted(set(folder.glob("*-seed*")) - set(but)):
-        if (run / "checkpoint" / "state.json").exists() and not (run / "record.json").exists() and kernel_of(run):
-            return run
+def half_done(run):
+    """Whether a run of `EPOCHS` epochs has kept at least one of them, and is far from its end."""
+    try:
+        state = json.loads((run / "checkpoint" / "state.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return len(state["history"]) <= EPOCHS // 2
+
+
+def stop_in_training(folder, but=()):
+    """A run in the middle of training, and its kernel, which does not go on until it is told to."""
+
+    def stop():
+        for run in sorted(set(folder.glob("*-seed*")) - set(but)):
+            if half_done(run) and (kernel := kernel_of(run)):
+                os.kill(kernel, signal.SIGSTOP)
+                if half_done(run):
+                    return run, kernel
+                os.kill(kernel, signal.SIGCONT)
+
+    return wait_for(stop)
 
 
 def finished(folder):
@@ -174,25 +193,26 @@ class Story:
 
     def __init__(self, folder):
         self.folder = folder / "runs"
-        self.grid = write_grid(folder / "grid.yaml", entry(seed=[*range(11)]), entry(seed=11, learning_rate=1e30))
+        self.grid = write_grid(folder / "grid.yaml", entry(seed=[*range(11)], epochs=EPOCHS), entry(seed=11, learning_rate=1e30))
         batch = start(self.folder, self.grid, "--jobs", "2")
         try:
             wait_for(lambda: (self.folder / ".plan.json").exists() or batch.poll() is not None)
             assert batch.poll() is None, batch.communicate()[0]
             self.second = subprocess.run(command(self.folder, self.grid), cwd=ROOT, capture_output=True, text=True)
 
-            self.without_kernel = wait_for(lambda: in_training(self.folder))
-            os.kill(kernel_of(self.without_kernel), signal.SIGKILL)
-            self.without_papermill = wait_for(lambda: in_training(self.folder, [self.without_kernel]))
-            orphan = kernel_of(self.without_papermill)
+            self.without_kernel, kernel = stop_in_training(self.folder)
+            os.kill(kernel, signal.SIGKILL)
+            self.without_papermill, orphan = stop_in_training(self.folder, [self.without_kernel])
             os.kill(papermill_of(self.without_papermill), signal.SIGKILL)
+            os.kill(orphan, signal.SIGCONT)
             wait_for(lambda: orphan not in process_tree(), 60)
 
             wait_for(lambda: len(finished(self.folder)) >= 5)
-            self.damaged_checkpoint = wait_for(lambda: in_training(self.folder))
+            self.damaged_checkpoint, kernel = stop_in_training(self.folder)
             workers = descendants(batch.pid)
-            assert any("ipykernel" in process_tree().get(worker, (0, ""))[1] for worker in workers)
+            assert kernel in workers
             batch.kill()
+            os.kill(kernel, signal.SIGCONT)
             wait_for(lambda: not set(workers) & set(process_tree()), 60)
         finally:
             batch.kill()
@@ -249,7 +269,7 @@ def test_a_run_that_loses_a_process_is_tried_again_and_goes_on(story, part):
     log = story.log(run.name)
     assert log.count("starts with") >= 2 and ("ended without a record" in log) == (part == "kernel")
     assert (run / "attempt-1.ipynb").exists()
-    assert len(records.read_record(run / "record.json")["history"]) == 2
+    assert len(records.read_record(run / "record.json")["history"]) == EPOCHS
 
 
 @pytest.mark.slow
