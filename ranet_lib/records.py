@@ -248,6 +248,21 @@ def read_records(folder):
     return {path.stem: read_record(path) for path in sorted(Path(folder).glob("*.json"))}
 
 
+def book_folder():
+    """The folder `book` of this repository, whose `results` hold its records.
+
+    Returns:
+        Its path: in the repository of the working directory, or else in that of the library.
+
+    Raises:
+        FileNotFoundError: neither lies in a repository with records.
+    """
+    for start in (Path.cwd(), *Path.cwd().parents, HERE.parent):
+        if (start / "book" / "results").is_dir():
+            return start / "book"
+    raise FileNotFoundError(f"no folder book/results in {Path.cwd()} or above it; open this notebook in its repository")
+
+
 def result_digest(record):
     """SHA-256 of what must repeat in `record` when a run is repeated: all but times, machine and versions."""
     kept = {key: copy.deepcopy(value) for key, value in record.items() if key not in ("time", "environment")}

@@ -193,7 +193,8 @@ class Story:
 
     def __init__(self, folder):
         self.folder = folder / "runs"
-        self.grid = write_grid(folder / "grid.yaml", entry(seed=[*range(11)], epochs=EPOCHS), entry(seed=11, learning_rate=1e30))
+        good, bad = entry(seed=[*range(11)], epochs=EPOCHS), entry(seed=11, learning_rate=1e30)
+        self.grid = write_grid(folder / "grid.yaml", good, bad)
         batch = start(self.folder, self.grid, "--jobs", "2")
         try:
             wait_for(lambda: (self.folder / ".plan.json").exists() or batch.poll() is not None)

@@ -101,6 +101,18 @@ def test_a_loss_that_is_no_number_is_named_when_it_is_read(record, tmp_path):
         records.read_record(tmp_path / "nan.json")
 
 
+def test_the_folder_of_the_book_is_found_from_anywhere_in_a_repository(tmp_path, monkeypatch):
+    copy = tmp_path / "copy" / "book"
+    (copy / "results").mkdir(parents=True)
+    (copy / "experiments").mkdir()
+    monkeypatch.chdir(copy / "experiments")
+    assert records.book_folder() == copy
+    monkeypatch.setattr(records, "HERE", tmp_path / "site-packages" / "ranet_lib")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder book/results in .*; open this notebook in its repository"):
+        records.book_folder()
+
+
 def test_result_digest_forgets_times_and_machines_but_no_result(record):
     same, other = copy.deepcopy(record), copy.deepcopy(record)
     same["time"]["training"] = 99.0

@@ -38,8 +38,9 @@ PUBLIC = {
     "models": """DEFAULT_OPTIONS EXPORTS ModelSpec OPTIONS PRETRAINED check_options count_activations count_flops
         create_model describe export_model list_models list_pretrained load_pretrained model_spec pretrained_record
         save_pretrained without_weights""",
-    "records": """HERE PUBLISHED contrast environment error_interval error_text make_record published_error read_record
-        read_records recipe_text result_digest results_table scatter summary validate_record write_record""",
+    "records": """HERE PUBLISHED book_folder contrast environment error_interval error_text make_record published_error
+        read_record read_records recipe_text result_digest results_table scatter summary validate_record
+        write_record""",
     "training": """AUGMENTATIONS Batches Checkpoint Diverged OPTIMIZERS PARAMETERS PRECISIONS Progress Recipe SCHEDULES
         SGD best_epoch check_devices check_parameters compile_model drop_checkpoint duration evaluate finish fit
         learning_rate list_profiles recipe run_name save_weights test_errors write_history write_text""",
