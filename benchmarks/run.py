@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -42,10 +43,11 @@ class Worker:
 
     def __init__(self, asked, quiet):
         self.asked, self.speeds, self.memory = asked, [], None
+        self.compiled = tempfile.TemporaryDirectory()  # what PyTorch compiled in an earlier run is not to be found
         self.process = subprocess.Popen(
             [sys.executable, HERE / "worker.py", json.dumps(asked)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if quiet else None, text=True, cwd=HERE,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+            env={**os.environ, "PYTHONPATH": str(HERE.parent), "TORCHINDUCTOR_CACHE_DIR": self.compiled.name},
         )  # fmt: skip
         self.imported = self._hear("imported")
         self.first_step = self._hear("first_step")
@@ -76,6 +78,7 @@ class Worker:
         self.process.stdin.close()
         self.memory = self._hear("peak_memory")
         self.process.wait()
+        self.compiled.cleanup()
 
     def result(self):
         return {

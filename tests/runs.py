@@ -32,12 +32,15 @@ class Runs:
         self.pool = ThreadPoolExecutor(os.cpu_count())
         if os.cpu_count() > 1:
             self.pool.submit(self.quick_tests_are_over.wait)
-        self.futures = {path: self.pool.submit(self._page, path) for path in pages}
+        self.futures = {}
         if train:
-            self.futures["default"] = self.pool.submit(self._train_by_default)
             self.futures["killed"] = self.pool.submit(self._kill_and_go_on)
+            self.futures["default"] = self.pool.submit(self._train_by_default)
             if HEADS.exists():
                 self.futures["cifar"] = self.pool.submit(self._train_on_cifar)
+        # The largest first, so that no core waits at the end while another has just begun one.
+        largest_first = sorted(pages, key=lambda path: path.stat().st_size, reverse=True)
+        self.futures |= {path: self.pool.submit(self._page, path) for path in largest_first}
 
     def take_all_cores(self):
         """Use the core that was left for the tests too."""
@@ -104,8 +107,8 @@ def kill_in_second_epoch(folder):
     until = time.monotonic() + 600
     while not state.exists():
         assert process.poll() is None and time.monotonic() < until
-        time.sleep(0.2)
-    time.sleep(1)  # into the next epoch
+        time.sleep(0.02)
+    time.sleep(0.1)  # into the next epoch, which may take less than a second
     if sys.platform == "win32":
         subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], check=True, capture_output=True)
     else:
