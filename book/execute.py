@@ -44,12 +44,12 @@ def main(arguments=None):
 
 
 def jobs():
-    """As many as there are cores and as fit into half of the memory."""
+    """One more than there are cores, since each waits at times, if so many fit into half of the memory."""
     try:
         fit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // MEMORY_OF_A_NOTEBOOK
     except (AttributeError, ValueError):  # on Windows
         fit = 2
-    return max(1, min(os.cpu_count() or 1, fit))
+    return max(1, min((os.cpu_count() or 1) + 1, fit))
 
 
 def changed(cache):

@@ -252,7 +252,7 @@ def book_folder():
     """The folder `book` of this repository, whose `results` hold its records.
 
     Returns:
-        Its path: in the repository of the working directory, or else in that of the library.
+        Its path, in the repository of the working directory or else in that of the library.
 
     Raises:
         FileNotFoundError: neither lies in a repository with records.

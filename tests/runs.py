@@ -18,7 +18,7 @@ HEADS = ROOT.parent / "shared" / "data" / "unpack.py"
 
 
 class Runs:
-    """Notebooks run by papermill's command, as many at a time as there are cores; one core is left for the tests.
+    """Notebooks run by papermill's command, as many at a time as `book/execute.py` runs, one less beside the tests.
 
     Args:
         folder: where the runs leave their files.
@@ -29,9 +29,8 @@ class Runs:
     def __init__(self, folder, pages, train):
         self.folder = folder
         self.quick_tests_are_over = threading.Event()
-        self.pool = ThreadPoolExecutor(os.cpu_count())
-        if os.cpu_count() > 1:
-            self.pool.submit(self.quick_tests_are_over.wait)
+        self.pool = ThreadPoolExecutor(os.cpu_count() + 1)
+        self.pool.submit(self.quick_tests_are_over.wait)
         self.futures = {}
         if train:
             self.futures["killed"] = self.pool.submit(self._kill_and_go_on)
@@ -43,7 +42,7 @@ class Runs:
         self.futures |= {path: self.pool.submit(self._page, path) for path in largest_first}
 
     def take_all_cores(self):
-        """Use the core that was left for the tests too."""
+        """Use what was left for the tests too."""
         self.quick_tests_are_over.set()
 
     def has(self, name):
