@@ -16,10 +16,12 @@ import nbformat
 import pytest
 import yaml
 from conftest import ROOT
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 PHONE_WIDTH = 360
 HEAVIEST_FRAMES = 1_500_000  # bytes of one page
@@ -62,8 +64,7 @@ const done = arguments[arguments.length - 1];
     targets: [...document.querySelectorAll("[id], a[name]")].map(target => target.id || target.name),
     solutions: [...document.querySelectorAll(".solution")].map(solution => (
       [solution.textContent.trim().slice(0, 40), solution.classList.contains("toggle-hidden")])),
-    explorers: [...document.querySelectorAll(".explore script[type='application/json']")].map(
-      frames => frames.textContent.length),
+    explorers: [...document.querySelectorAll(".explore")].map(explorer => explorer.dataset.frames),
   });
 })();
 """
@@ -274,8 +275,39 @@ def explorer_pages(pages):
     return found
 
 
-def test_frames_of_explorers_are_small(explorer_pages):
-    check(explorer_pages, lambda page: [size for size in [sum(page.found["explorers"])] if size > HEAVIEST_FRAMES])
+def test_frames_of_explorers_are_small(site, explorer_pages):
+    def heavy(page):
+        files = [(site / page.name).parent / frames for frames in page.found["explorers"]]
+        return [size for size in [sum(file.stat().st_size for file in files)] if size > HEAVIEST_FRAMES]
+
+    check(explorer_pages, heavy)
+    asked_for = {Path(frames).name for page in explorer_pages for frames in page.found["explorers"]}
+    assert asked_for == {file.name for file in (site / "_static" / "explorers").iterdir()}
+
+
+def test_frames_come_when_the_reader_comes_near(site, browser, explorer_pages):
+    def early_or_never(page):
+        browser.get((site / page.name).as_uri())
+        for explorer in browser.find_elements(By.CSS_SELECTOR, ".explore"):
+            at, height = browser.execute_script(
+                "return [arguments[0].getBoundingClientRect().top, window.innerHeight]", explorer
+            )
+            if at > 2.5 * height and explorer.get_attribute("data-ready") != "later":
+                yield "fetched before the reader came near"
+        for explorer in browser.find_elements(By.CSS_SELECTOR, ".explore"):
+            try:
+                bring(browser, explorer)
+            except TimeoutException:
+                yield "not fetched"
+
+    check(explorer_pages, early_or_never)
+
+
+def bring(browser, element):
+    """Scroll to an explorer or its control, and wait until it is ready."""
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+    ready = "return arguments[0].closest('.explore').dataset.ready === ''"
+    WebDriverWait(browser, 10).until(lambda browser: browser.execute_script(ready, element))
 
 
 def place(control):
@@ -309,7 +341,7 @@ def test_every_control_changes_its_picture_and_says_so(site, browser, explorer_p
         browser.get((site / page.name).as_uri())
         for explorer in browser.find_elements(By.CLASS_NAME, "explore"):
             for control in explorer.find_elements(By.CSS_SELECTOR, "input, select"):
-                browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", control)
+                bring(browser, control)
                 for move in (by_key, by_pointer):
                     before = seen(explorer, control)
                     move(browser, control)
@@ -409,7 +441,7 @@ def test_a_finger_moves_a_slider(explorer, browser):
     try:
         browser.get(explorer)
         slider = browser.find_element(By.CSS_SELECTOR, ".explore input[type=range]")
-        browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", slider)
+        bring(browser, slider)
         picture = browser.find_element(By.CSS_SELECTOR, ".explore img").get_attribute("src")
         box = browser.execute_script("return arguments[0].getBoundingClientRect().toJSON()", slider)
         at, last = place(slider)

@@ -1,0 +1,23 @@
+// The frames of an explorer are fetched when the reader comes within a screen's height of it. Its controls are there
+// before, so that nothing jumps; one that was moved meanwhile counts as soon as the frames have come.
+document.addEventListener("DOMContentLoaded", () => {
+  const near = new IntersectionObserver(entries => {
+    for (const {isIntersecting, target} of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      const script = document.createElement("script");
+      script.src = target.dataset.frames;
+      script.onload = () => {
+        const panel = target.firstElementChild;
+        if (panel.dataset.moved !== undefined) panel.oninput();
+      };
+      document.head.append(script);
+    }
+  }, {rootMargin: "100% 0px"});
+  for (const box of document.querySelectorAll("[data-frames]")) {
+    const panel = box.firstElementChild;
+    panel.style.display = "";
+    panel.addEventListener("input", () => { panel.dataset.moved = ""; }, {once: true});
+    near.observe(box);
+  }
+});
