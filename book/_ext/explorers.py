@@ -27,7 +27,7 @@ for (const box of document.querySelectorAll('[data-frames$="%s"]')) {
   box.append(frames);
   delete box.dataset.ready;
 }
-%s"""
+"""
 
 
 def put_apart(app, page, template, context, doctree):
@@ -40,7 +40,7 @@ def put_apart(app, page, template, context, doctree):
     def apart(explorer):
         content = explorer["frames"] + explorer["script"]
         name = f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.js"
-        text = FILE % (name, json.dumps(explorer["frames"]), explorer["script"])
+        text = FILE % (name, json.dumps(explorer["frames"])) + explorer["script"]
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
         address = context["pathto"](f"{FOLDER}/{name}", resource=True)
         # Its script takes no explorer that is ready; this one is once the frames are there.
