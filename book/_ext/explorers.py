@@ -15,7 +15,7 @@ FOLDER = "_static/explorers"
 EXPLORER = re.compile(
     r'<div class="explore">(?P<shown>(?:(?!<div class="explore">).)*?)'
     r'<script type="application/json">(?P<frames>.*?)</script>'
-    r"(?P<style><style>.*?</style>)\s*<script>(?P<script>.*?)</script></div>",
+    r"(?P<style><style>.*?</style>)\s*<script>(?P<script>.*?)</script>\s*</div>",
     re.DOTALL,
 )
 #: What a file of frames does: it puts them where the explorer's own script looks for them, and then lets it run.
