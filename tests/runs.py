@@ -29,7 +29,10 @@ class Runs:
     def __init__(self, folder, pages, train):
         self.folder = folder
         self.quick_tests_are_over = threading.Event()
-        self.pool = ThreadPoolExecutor(os.cpu_count() + 1)
+        sys.path.append(str(ROOT / "book"))
+        from execute import jobs
+
+        self.pool = ThreadPoolExecutor(jobs())
         self.pool.submit(self.quick_tests_are_over.wait)
         self.futures = {}
         if train:
