@@ -411,6 +411,24 @@ def explorer(site):
     return next(page for page in pages if 'class="explore"' in page.read_text(encoding="utf-8")).as_uri()
 
 
+def test_controls_go_where_their_frames_do_not_come(explorer, browser):
+    """As in a page that was saved alone: the figure stays as it starts, and nothing is there that does not move it."""
+    lose = """document.addEventListener("DOMContentLoaded", () => {
+      for (const box of document.querySelectorAll("[data-frames]")) box.dataset.frames = "lost.js";
+    });"""
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": lose})
+    try:
+        browser.get(explorer)
+        control = browser.find_element(By.CSS_SELECTOR, ".explore input, .explore select")
+        picture = browser.find_element(By.CSS_SELECTOR, ".explore img")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", picture)
+        WebDriverWait(browser, 10).until(lambda browser: not control.is_displayed())
+        assert picture.is_displayed() and picture.get_property("naturalWidth")
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+        console_errors(browser)  # that the file is lost is no news to the tests that follow
+
+
 # Runs in the page: how the element with the focus shows it.
 FOCUS = """
 const element = document.activeElement, look = getComputedStyle(element);
