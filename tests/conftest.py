@@ -60,6 +60,13 @@ def site():
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """A headless Chromium that records its console and every request it makes, and can reach no other host."""
+    browser = open_browser(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.quit()
+
+
+def open_browser(profile):
+    """Such a browser, with the folder that it keeps its files in; the caller ends it with `quit()`."""
     from selenium import webdriver
 
     chromium, driver = find_programs(["chromium", "chromedriver"], ["chromium", "chromium-driver"])
@@ -67,11 +74,10 @@ def browser(tmp_path_factory):
     options.binary_location = chromium
     for flag in CHROMIUM_FLAGS:
         options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.add_argument(f"--user-data-dir={profile}")
     if is_root():
         options.add_argument("--no-sandbox")  # Chromium's sandbox does not start for root
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     browser.set_script_timeout(60)
-    yield browser
-    browser.quit()
+    return browser

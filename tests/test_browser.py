@@ -5,17 +5,21 @@ it found. A new page is covered by being there.
 """
 
 import json
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from queue import SimpleQueue
 from urllib.parse import unquote, urldefrag, urlsplit
 from urllib.request import url2pathname
 
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, open_browser
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -129,24 +133,41 @@ def console_errors(browser):
 
 
 @pytest.fixture(scope="module")
-def pages(site, browser):
-    """Every page of the site, but the redirect at its top."""
-    pages = []
+def pages(site, tmp_path_factory):
+    """Every page of the site, but the redirect at its top. A browser for each core: axe-core takes seconds a page."""
+    paths = sorted(site.rglob("*.html"))
+    names = {path: path.relative_to(site).as_posix() for path in paths}
     axe = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
-    for path in sorted(site.rglob("*.html")):
-        name = path.relative_to(site).as_posix()
-        if name == "index.html" or name.startswith("_static/"):
-            continue
-        phone = {"width": PHONE_WIDTH, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-        errors, outside, found = visit(browser, path.as_uri())
-        overflow = browser.execute_script(WIDER_THAN_WINDOW)
-        browser.execute_script(axe)
-        barriers = browser.execute_async_script(RUN_AXE, "dark")
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        barriers += browser.execute_async_script(RUN_AXE, "light")
-        pages.append(Page(name, errors, outside, overflow, barriers, found))
-    return pages
+    with ExitStack() as stack:
+        free = SimpleQueue()
+        for _ in range(min(os.cpu_count() or 1, 4)):
+            browser = open_browser(tmp_path_factory.mktemp("chromium"))
+            stack.callback(browser.quit)
+            free.put(browser)
+
+        def look(path):
+            browser = free.get()
+            try:
+                return look_at(browser, path.as_uri(), names[path], axe)
+            finally:
+                free.put(browser)
+
+        ours = [path for path in paths if names[path] != "index.html" and not names[path].startswith("_static/")]
+        with ThreadPoolExecutor(free.qsize()) as pool:
+            return list(pool.map(look, ours))
+
+
+def look_at(browser, address, name, axe):
+    """The page at `address` on a phone, and what axe-core finds: there, in the dark, and on a desk, in the light."""
+    phone = {"width": PHONE_WIDTH, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    errors, outside, found = visit(browser, address)
+    overflow = browser.execute_script(WIDER_THAN_WINDOW)
+    browser.execute_script(axe)
+    barriers = browser.execute_async_script(RUN_AXE, "dark")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    barriers += browser.execute_async_script(RUN_AXE, "light")
+    return Page(name, errors, outside, overflow, barriers, found)
 
 
 def check(pages, wrong):
