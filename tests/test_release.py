@@ -148,8 +148,11 @@ def test_workflows_follow_githubs_schema(path):
 def test_workflows_call_targets_of_make():
     targets = set(re.findall(r"^([\w-]+):", read("Makefile"), re.M))
     lines = [line for path in WORKFLOWS for line in re.findall(r"run: make (.*)", path.read_text(encoding="utf-8"))]
-    called = {word for line in lines for word in line.split()}
+    words = {word for line in lines for word in line.split()}
+    settings = {word.partition("=")[0] for word in words if "=" in word}
+    called = {word for word in words if "=" not in word}
     assert called and called <= targets
+    assert all(re.search(rf"^# .*\b{name}:", read("Makefile"), re.M) for name in settings)
 
 
 @pytest.fixture(scope="module")
