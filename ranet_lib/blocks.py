@@ -436,12 +436,25 @@ class MaskBranch(_Mask):
         self.interpolation = checks.choice("interpolation", interpolation, INTERPOLATIONS)
         levels = range(1, depth + 1)
         self.pools = [layers.MaxPooling2D(pool_size, strides=2, padding="same", name=f"pool_{i}") for i in levels]
-        self.down = [self._units(f"down_{i}") for i in levels]
-        self.up = [self._units(f"up_{i}") for i in levels]
+        # Flat lists: most versions of Keras neither save nor load what a list of lists holds.
+        self.down = [self._unit(f"down_{i}_unit_{j + 1}") for i in levels for j in range(units)]
+        self.up = [self._unit(f"up_{i}_unit_{j + 1}") for i in levels for j in range(units)]
         self.skips = [ResidualUnit(filters, name=f"skip_{i}", **self.unit) for i in levels[:-1]]
 
-    def _units(self, name):
-        return [ResidualUnit(self.filters, name=f"{name}_unit_{i + 1}", **self.unit) for i in range(self.units)]
+    def _unit(self, name):
+        return ResidualUnit(self.filters, name=name, **self.unit)
+
+    def at(self, level, units):
+        """The residual units of one level.
+
+        Args:
+            level: whole number from 0, the level of the largest maps.
+            units: `down` or `up`, the units of all levels.
+
+        Returns:
+            list of `ResidualUnit`.
+        """
+        return units[level * self.units : (level + 1) * self.units]
 
     def build(self, input_shape):
         self.sizes = [tuple(input_shape[1:3])]  # height and width at each level, the input first
@@ -454,30 +467,30 @@ class MaskBranch(_Mask):
                 raise ValueError(
                     f"depth {self.depth} halves {height}x{width} more often than it can: at most {level} times here"
                 )
-            shape = build_chain([self.pools[level], *self.down[level]], shape)
+            shape = build_chain([self.pools[level], *self.at(level, self.down)], shape)
             self.sizes.append(shape[1:3])
             if level < self.depth - 1:
                 self.skips[level].build(shape)
         for level in reversed(range(self.depth)):
-            build_chain(self.up[level], (shape[0], *self.sizes[level + 1], self.filters))
+            build_chain(self.at(level, self.up), (shape[0], *self.sizes[level + 1], self.filters))
         build_chain(self.tail, input_shape)
 
     def call(self, inputs, training=None):
         features, passed = inputs, []
         for level in range(self.depth):  # bottom-up
-            features = apply_chain([self.pools[level], *self.down[level]], features, training)
+            features = apply_chain([self.pools[level], *self.at(level, self.down)], features, training)
             if level < self.depth - 1:
                 passed.append(self.skips[level](features, training=training))
         for level in reversed(range(self.depth)):  # top-down
-            features = apply_chain(self.up[level], features, training)
+            features = apply_chain(self.at(level, self.up), features, training)
             features = ops.image.resize(features, self.sizes[level], interpolation=self.interpolation)
             if level > 0:
                 features = features + passed[level - 1]
         return self.finish(features, training)
 
     def sublayers(self):
-        down = [layer for pool, units in zip(self.pools, self.down) for layer in (pool, *units)]
-        up = [unit for units in reversed(self.up) for unit in units]
+        down = [layer for level, pool in enumerate(self.pools) for layer in (pool, *self.at(level, self.down))]
+        up = [unit for level in reversed(range(self.depth)) for unit in self.at(level, self.up)]
         return down + self.skips + up + self.tail
 
     def get_config(self):

@@ -12,10 +12,11 @@ def choice(name, value, allowed):
     return value
 
 
-def whole(name, value, least=1):
-    """`value` as an int if it is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}; received {value!r}")
+def whole(name, value, least=1, most=math.inf):
+    """`value` as an int if it is a whole number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value <= most:
+        limits = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be a whole number {limits}; received {value!r}")
     return int(value)
 
 

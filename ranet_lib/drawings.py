@@ -254,7 +254,7 @@ def _encoder_decoder(sheet, branch):
     before, levels = (0, -2.2), []
     pool = f"max pool {branch.pool_size}x{branch.pool_size}, /2"
     for level in range(branch.depth):
-        steps = [(pool, "pool"), *((_unit_text(unit), "mask") for unit in branch.down[level])]
+        steps = [(pool, "pool"), *((_unit_text(unit), "mask") for unit in branch.at(level, branch.down))]
         first, last = sheet.chain(0, row * level, steps, width=15)
         sheet.line(before, first)
         size = _shape(branch.sizes[level + 1])
@@ -266,7 +266,7 @@ def _encoder_decoder(sheet, branch):
     sheet.line(levels[-1], point, (right, deepest), arrow=False)
     start = (right, deepest)
     for level in reversed(range(branch.depth)):
-        steps = [*((_unit_text(unit), "mask") for unit in branch.up[level])]
+        steps = [*((_unit_text(unit), "mask") for unit in branch.at(level, branch.up))]
         steps.append((f"up to {_shape(branch.sizes[level])}, {branch.interpolation}", "pool"))
         y = start[1] - 1.6
         for text, kind in steps:  # upwards

@@ -173,13 +173,16 @@ _SPECS = {
     )
 }  # fmt: skip
 
+# More than these is a slip: building would take hours, or all memory.
+_MOST_CLASSES, _MOST_PIXELS, _MOST_UNITS, _MOST_WIDTH = 1_000_000, 65_536, 1_000, 64
+
 #: Options of `create_model`, with what each accepts.
 OPTIONS = {
     "learning": "'residual' (the default) or 'naive'",
     "mask_activation": "'mixed' (the default), 'channel' or 'spatial'",
     "mask_branch": "'encoder_decoder' (the default) or 'local'",
     "shortcut": "True (the default) or False: the residual shortcuts inside attention modules",
-    "width": "a number above 0 (default 1.0) that multiplies every channel count",
+    "width": "a number above 0 and at most 64 (default 1.0) that multiplies every channel count",
     "modules": "attention modules in each stage, a whole number or a list with one for each (the paper's m)",
     "mask_depth": "how often mask branches halve the size, a whole number or a list with one for each stage",
     "pre_units": "residual units before and after the branches of a module, 0 or more (the paper's p)",
@@ -246,10 +249,10 @@ def check_options(name, options):
     checks.choice("mask_branch", resolved["mask_branch"], blocks.MASK_BRANCHES)
     for option in ("shortcut", "checkpointing"):
         checks.choice(option, resolved[option], (True, False))
-    resolved["width"] = checks.number("width", resolved["width"], above=0)
+    resolved["width"] = checks.number("width", resolved["width"], above=0, most=_MOST_WIDTH)
     for option, least in (("pre_units", 0), ("trunk_units", 1), ("mask_units", 1)):
         if option in options:
-            checks.whole(option, options[option], least)
+            checks.whole(option, options[option], least, _MOST_UNITS)
     for option, least in (("modules", 0), ("mask_depth", 1)):
         if option in options:
             resolved[option] = _by_stage(option, options[option], len(spec.modules), least)
@@ -265,7 +268,7 @@ def _by_stage(option, value, stages, least):
     values = list(value) if isinstance(value, (list, tuple)) else [value] * stages
     if len(values) != stages:
         raise ValueError(f"{option} must be a whole number or a list of {stages}, one a stage; received {value!r}")
-    return [checks.whole(option, entry, least) for entry in values]
+    return [checks.whole(option, entry, least, _MOST_UNITS) for entry in values]
 
 
 def create_model(name, num_classes=10, input_shape=None, **options):
@@ -273,7 +276,7 @@ def create_model(name, num_classes=10, input_shape=None, **options):
 
     Args:
         name: one of `list_models()`.
-        num_classes: number of classes, at least 2.
+        num_classes: number of classes, from 2 to a million.
         input_shape: `(height, width, channels)` of the images; None means the network's own. Sizes that two does not
             divide are fine.
         **options: see `OPTIONS`.
@@ -293,10 +296,11 @@ def create_model(name, num_classes=10, input_shape=None, **options):
     """
     spec = model_spec(name)
     options = check_options(name, options)
-    checks.whole("num_classes", num_classes, least=2)
+    checks.whole("num_classes", num_classes, 2, _MOST_CLASSES)
     if input_shape is not None and not (isinstance(input_shape, (list, tuple)) and len(input_shape) == 3):
         raise ValueError(f"input_shape must be (height, width, channels); received {input_shape!r}")
-    input_shape = tuple(checks.whole("input_shape", size) for size in (input_shape or spec.input_shape))
+    sizes = input_shape or spec.input_shape
+    input_shape = tuple(checks.whole("input_shape", size, 1, _MOST_PIXELS) for size in sizes)
 
     width, shortcut, checkpointing = (options.pop(key) for key in ("width", "shortcut", "checkpointing"))
     module_options = {key: options.pop(key) for key in ("learning", "mask_activation", "mask_branch")}

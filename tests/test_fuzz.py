@@ -62,7 +62,7 @@ def test_options_of_a_network(name, options):
 
 
 @examples
-@given(VALUES, VALUES)
+@given(VALUES, VALUES | st.lists(st.integers(-1, 10**30), min_size=3, max_size=3))
 def test_classes_and_image_size_of_a_network(classes, shape):
     def build():
         return models.create_model("attention_tiny", num_classes=classes, input_shape=shape)
