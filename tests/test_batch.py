@@ -69,12 +69,16 @@ def wait_for(condition, seconds=400):
     "words, message",
     [
         (["paper"], "group must be one of small; received 'paper'"),
+        ([], "group must be one of small; none is named (GROUP)"),
+        (["cifar", "--data-dir", "/nowhere"], "there is no folder '/nowhere', which data_dir names"),
         (["small", "--jobs", "0"], "--jobs must be at least 1; received 0"),
         (["small", "--grid", "missing.yaml"], "No such file or directory: 'missing.yaml'"),
     ],
 )
 def test_a_wrong_command_is_refused(batch, tmp_path, capsys, words, message):
     grid = write_grid(tmp_path / "grid.yaml", entry())
+    if words[:1] == ["cifar"]:
+        grid.write_text("cifar:\n  - " + entry().strip().replace("cluttered_digits", "cifar10"), encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         batch.main(["--grid", str(grid), "--runs", str(tmp_path / "runs"), *words])
     assert ended.value.code == 2 and message in capsys.readouterr().err

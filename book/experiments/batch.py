@@ -38,7 +38,7 @@ def main(arguments=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s GROUP [options] [-- options for Snakemake]",
     )  # fmt: skip
-    parser.add_argument("group", help="a group of the grid")
+    parser.add_argument("group", nargs="?", metavar="GROUP", help="a group of the grid")
     parser.add_argument("--grid", type=Path, default=GRID)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--data-dir", type=Path, help="folder with CIFAR; without it, CIFAR is downloaded once")
@@ -50,14 +50,15 @@ def main(arguments=None):
         parser.error(f"--jobs must be at least 1; received {asked.jobs}")
     try:
         runs = plan(asked.grid, asked.group, asked.data_dir and str(asked.data_dir.resolve()))
+        checked = {name: training.check_parameters(parameters) for name, parameters in runs.items()}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     folder = asked.runs.resolve()
     held = processes.lock(folder / ".lock")
     if held is None:
         sys.exit(f"another batch is working in {folder}; wait for its end, or name another folder with --runs")
-    for name, parameters in runs.items():
-        put_aside(folder / name, training.check_parameters(parameters))
+    for name, run in checked.items():
+        put_aside(folder / name, run)
     elsewhere = any(word.partition("=")[0] in ("--profile", "--executor", "-e") for word in for_snakemake)
     options = [*limits(asked.jobs, elsewhere), *for_snakemake]
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
@@ -115,7 +116,8 @@ def plan(path, group, data_dir=None):
     """
     groups = grids.read_grid(path)
     if group not in groups:
-        raise ValueError(f"group must be one of {', '.join(groups)}; received {group!r}")
+        received = "none is named (GROUP)" if group is None else f"received {group!r}"
+        raise ValueError(f"group must be one of {', '.join(groups)}; {received}")
     data = {} if data_dir is None else {"data_dir": data_dir}
     return {
         name: parameters | (data if parameters["dataset"].startswith("cifar") else {})

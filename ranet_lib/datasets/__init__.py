@@ -86,4 +86,5 @@ def check_name(name: str, data_dir: str | os.PathLike | None = None) -> None:
         raise ValueError(f"data_dir={str(data_dir)!r} does not go with {name!r}, {why}")
     folder = name.partition(":")[2] if name.startswith("folder:") else data_dir
     if folder is not None and not checks.path("the folder of the data set", folder).exists():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r} to read {name.partition(':')[0]!r} from")
+        names = f"dataset={name!r}" if name.startswith("folder:") else "data_dir"
+        raise FileNotFoundError(f"there is no folder {str(folder)!r}, which {names} names")
