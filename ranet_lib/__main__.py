@@ -24,10 +24,20 @@ def main(arguments=None):
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="book | test | train")
     commands.add_parser("book", help="run every chapter and build the site in _build/html")
-    commands.add_parser("test", help="run the quick tests; more words are pytest's options")
-    train = commands.add_parser("train", help="train a network; more words are papermill's, such as -p seed 1")
-    train.add_argument("folder", type=Path, help="where the run goes")
-    asked, more = parser.parse_known_args(arguments)
+    commands.add_parser(
+        "test", help="run the quick tests; more words are pytest's options", usage="%(prog)s [-h] [options of pytest]",
+        epilog="For example: test -k masks",
+    )  # fmt: skip
+    train = commands.add_parser(
+        "train", help="train a network; more words are papermill's, such as -p seed 1",
+        usage="%(prog)s [-h] FOLDER [-p PARAMETER VALUE ...]",
+        epilog="The parameters are those of book/experiments/train.ipynb; its first page lists what they accept.",
+    )  # fmt: skip
+    train.add_argument("folder", type=Path, metavar="FOLDER", help="where the run goes")
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["train"] and len(words) > 1 and words[1].startswith("-") and not {"-h", "--help"} & set(words):
+        train.error(f"FOLDER comes first, as in `train runs/first -p seed 1`; received {words[1]!r} there")
+    asked, more = parser.parse_known_args(words)
     if asked.command == "book" and more:
         parser.error(f"book takes no options; received {' '.join(more)}")
     if not (ROOT / "_toc.yml").exists():

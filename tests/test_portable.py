@@ -178,7 +178,8 @@ def test_without_make_the_book_is_built_as_make_builds_it(called, tmp_path, monk
     [
         (["book", "--fast"], "book takes no options; received --fast"),
         (["bake"], "invalid choice: 'bake'"),
-        (["train"], "required: folder"),
+        (["train"], "required: FOLDER"),
+        (["train", "-p", "seed", "1"], "FOLDER comes first, as in `train runs/first -p seed 1`; received '-p' there"),
         ([], "required"),
     ],
 )
