@@ -37,7 +37,10 @@ def main(arguments=None):
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["weights"] == weights:
         parser.error(f"{path} is there already, for these weights")
     about = models.pretrained_record(asked.name)
-    data = datasets.load_dataset(about["dataset"]["name"], asked.data_dir, seed=about["seed"])
+    try:
+        data = datasets.load_dataset(about["dataset"]["name"], asked.data_dir, seed=about["seed"])
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     if data.fingerprint != about["dataset"]["fingerprint"]:
         parser.error(f"the network was trained on other data than this {data.name} ({data.copy})")
     record = {"name": asked.name, "weights": weights, **look(asked.name, data, asked.images)}

@@ -42,6 +42,8 @@ def ship(run, data_dir=None, folder=models.PRETRAINED):
         ValueError: a failed run, other data than the run's, weights that half precision changes too much, or better
             ones that are there already.
     """
+    if not (run / "record.json").exists():
+        raise ValueError(f"RUN must be the folder of a finished run; {str(run)!r} holds no record.json")
     record = records.read_record(run / "record.json")
     if "failure" in record:
         raise ValueError(f"the run in {run} failed: {record['failure']}")
@@ -49,8 +51,9 @@ def ship(run, data_dir=None, folder=models.PRETRAINED):
     there = folder / f"{described['name']}-{about['name']}.json"
     if there.exists():
         kept = json.loads(there.read_text(encoding="utf-8"))["record"]["history"][-1]["validation_error"]
-        if kept <= record["history"][-1]["validation_error"]:
-            raise ValueError(f"{there.stem} is there already, with a validation error of {kept} %, and stays")
+        new = record["history"][-1]["validation_error"]
+        if kept <= new:
+            raise ValueError(f"{there.stem} stays: its validation error is {kept} %, that of {str(run)!r} is {new} %")
     data = datasets.load_dataset(about["name"], data_dir, seed=record["seed"])
     if data.fingerprint != about["fingerprint"]:
         raise ValueError(f"the run was made on {about['name']} {about['fingerprint']}; here is {data.fingerprint}")
