@@ -1,9 +1,14 @@
 """The grid of experiments: that it lists what was asked, and that a slip in it is refused with its line."""
 
 import collections
+import shutil
 
+import nbformat
+import papermill
 import pytest
 from runs import ROOT
+
+from ranet_lib import records
 
 EXPERIMENTS = ROOT / "book" / "experiments"
 TEXT = (EXPERIMENTS / "grid.yaml").read_text(encoding="utf-8")
@@ -73,6 +78,25 @@ def test_the_laptop_group_asks_the_questions_of_the_paper(grid):
     assert {run["profile"] for run in runs} == {"study"} and {run["dataset"] for run in runs} == {"cifar10"}
 
 
+def test_a_group_of_ones_own_has_a_table_among_the_results(tmp_path):
+    """What has run of it and what has not."""
+    book, executed = tmp_path / "book", tmp_path / "results.ipynb"
+    for name in ("results", "experiments"):
+        shutil.copytree(ROOT / "book" / name, book / name)
+    mine = "mine:\n  - {model: attention_tiny, dataset: cluttered_digits, profile: laptop, epochs: [15, 16]}\n"
+    (book / "experiments" / "grid.yaml").write_text(TEXT + mine, encoding="utf-8")
+    papermill.execute_notebook(ROOT / "book" / "15_results.ipynb", executed, cwd=book, progress_bar=False)
+    shown = [
+        output["data"].get("text/html", "")
+        for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"
+        for output in cell.outputs if "data" in output
+    ]  # fmt: skip
+    (table,) = [text for text in shown if "The group mine" in text]
+    record = records.read_record(book / "results" / "attention_tiny-cluttered_digits-laptop-seed0.json")
+    assert f"{record['test']['last_epoch']['error']:.2f}" in table
+    assert table.replace("\N{NO-BREAK SPACE}", " ").count("not run yet") == 1
+
+
 def test_a_name_stands_for_one_setting_in_all_groups(grid):
     named = {}
     for runs in grid.read_grid(EXPERIMENTS / "grid.yaml").values():
@@ -88,7 +112,12 @@ def test_a_name_stands_for_one_setting_in_all_groups(grid):
         ("{learning: naive}", "{learning: naiv}", "learning must be one of 'residual', 'naive'; received 'naiv'"),
         ("[0.1, 0.3, 0.5, 0.7]", "[0.1, 1.3]", "label_noise must be a number at least 0 and at most 1; received 1.3"),
         ("seed: [0, 1, 2]", "devices: 3", "devices must divide batch_size 64; received 3"),
-        ("seed: [0, 1, 2]", "seed: zero", "'zero' is not of type 'number', 'array'"),
+        ("seed: [0, 1, 2]", "seed: zero", "seed must be a number, or a list of different numbers; received 'zero'"),
+        ("seed: [0, 1, 2]", "seed: [0, zero]", "seed must be a number; received 'zero'"),
+        ("seed: [0, 1, 2]", "seed: [0, 0]", "seed must be a number, or a list of different numbers; received [0, 0]"),
+        ("options: {mask_branch: local}", "options: local", "model_options must be options, as {learning: naive}"),
+        ("paper:", "Paper:", "the name of a group must be small letters, digits, _ and -, a letter first"),
+        ("source:", "mine:\nsource:", "a group must be a list of entries, at least one; received None"),
         ("options: {mask_branch: local}", "options: {mask_branch: local", "not YAML:"),
         ("dataset: [cifar10, cifar100]", "model: attention_56", "'model' is given twice"),
         ("paper:", "source:", "'source' is given twice"),
@@ -115,7 +144,8 @@ def test_a_number_may_have_an_exponent(grid, tmp_path, written, value):
     path = tmp_path / "grid.yaml"
     path.write_text(f"g:\n  - {{model: attention_tiny, dataset: cifar10, profile: smoke, learning_rate: {written}}}\n")
     if value is None:
-        with pytest.raises(grid.GridError, match="line 2: '1e-4' is not of type 'number', 'array'"):
+        message = "line 2: learning_rate must be a number, or a list of different numbers; received '1e-4'"
+        with pytest.raises(grid.GridError, match=message):
             grid.read_grid(path)
     else:
         (run,) = grid.read_grid(path)["g"].values()

@@ -64,8 +64,22 @@ def read_grid(path):
                     raise wrong((group, index, name), message)
     error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(grid))
     if error is not None:
-        raise wrong(tuple(error.absolute_path), error.message)
+        raise wrong(*_in_words(error))
     return {group: _runs(group, entries, wrong) for group, entries in grid.items()}
+
+
+def _in_words(error):
+    """The place of what the schema refuses, and what it says of it, as `description` has it."""
+    where = tuple(error.absolute_path)
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return where, f"an entry must name {', '.join(error.validator_value)}; missing: {', '.join(missing)}"
+    if "description" not in error.schema:
+        return where, error.message
+    if "propertyNames" in error.absolute_schema_path:
+        where = (*where, error.instance)
+    parameter = where[2] if len(where) > 2 else ""
+    return where, f"{error.schema['description'].replace('{}', str(parameter))}; received {error.instance!r}"
 
 
 def _plain(node, where, lines, path):
