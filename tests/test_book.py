@@ -64,12 +64,12 @@ def test_table_of_contents_has_every_chapter_in_reading_order():
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
     numbered = [file for file in listed if re.match(r"\d\d_", file.split("/")[-1])]
-    assert numbered == [named(path.with_suffix("")) for path in CHAPTERS]
+    assert numbered == [named(path.with_suffix("")) for path in CHAPTERS], "list all in _toc.yml, by number"
 
 
 def test_the_landing_page_lists_every_chapter_in_reading_order():
     listed = re.findall(r"^\d+\. \{doc\}`(?:[^`<]*<)?(\d\d_\w+)", (ROOT / "book" / "index.md").read_text("utf-8"), re.M)
-    assert listed == [path.stem for path in CHAPTERS]
+    assert listed == [path.stem for path in CHAPTERS], "list all in book/index.md, by number"
 
 
 @each(NOTEBOOKS)
@@ -114,8 +114,9 @@ def test_every_figure_has_a_caption_and_a_name_to_refer_to(path):
     for cell in cells(path, "code"):
         figure = cell.metadata.get("mystnb", {}).get("figure", {})
         if draws(cell.source):
-            assert figure.get("caption", "").endswith((".", "?")), f"no caption: {cell.source[:200]}"
-            assert figure["name"].startswith("fig-")
+            where = "in the cell's metadata, under mystnb.figure, as other chapters have it"
+            assert figure.get("caption", "").endswith((".", "?")), f"give a caption {where}: {cell.source[:200]}"
+            assert figure.get("name", "").startswith("fig-"), f"give a name fig-... {where}: {cell.source[:200]}"
 
 
 def draws(source):

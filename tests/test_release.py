@@ -128,7 +128,7 @@ def test_an_old_argument_works_and_warns():
 
 def test_the_changelog_begins_with_this_version():
     first = re.search(r"^## (\S+)", read("CHANGELOG.md"), re.M)[1]
-    assert first == ranet_lib.__version__
+    assert first == ranet_lib.__version__, "begin CHANGELOG.md with a heading of the version in ranet_lib/__init__.py"
     assert "version:" not in read("CITATION.cff").replace("cff-version:", "")
 
 
