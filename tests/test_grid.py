@@ -78,6 +78,7 @@ def test_the_laptop_group_asks_the_questions_of_the_paper(grid):
     assert {run["profile"] for run in runs} == {"study"} and {run["dataset"] for run in runs} == {"cifar10"}
 
 
+@pytest.mark.slow
 def test_a_group_of_ones_own_has_a_table_among_the_results(tmp_path):
     """What has run of it and what has not."""
     book, executed = tmp_path / "book", tmp_path / "results.ipynb"
