@@ -50,7 +50,7 @@ help:
 	@echo "make dist      build the wheel and the source distribution in dist"
 	@echo "make colab     make what Google Colab opens in _build/colab: notebooks without the book's markup, and the wheel"
 	@echo "make address   write repository.url of _config.yml, and the set-up cell, wherever else they stand"
-	@echo "make test-colab   run every chapter with Colab's versions (needs Python 3.13, and COLAB_PINS, Colab's pip freeze)"
+	@echo "make test-colab   run chapters and library with Colab's versions (needs Python 3.13, and COLAB_PINS, its pip freeze)"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
 	@echo "make clean     remove everything that make has made"

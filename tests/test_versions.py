@@ -32,9 +32,11 @@ def other_versions(request, tmp_path_factory):
         chosen = ["tensorflow" if name == "tensorflow-cpu" else name for name in NAMES]
         chosen += ["--constraint", kept]
     else:
-        if sys.version_info >= (3, 13):
+        names = ("python3.12", "python3.11")
+        older = [sys.executable] if sys.version_info < (3, 13) else [*filter(None, map(shutil.which, names))]
+        if not (python := next(iter(older), None)):
             pytest.skip("needs Python 3.11 or 3.12: the oldest numpy knows no newer one")
-        python, chosen = sys.executable, ["--resolution", "lowest-direct", *NEEDED]
+        chosen = ["--resolution", "lowest-direct", *NEEDED]
     run(uv, "venv", "--quiet", "--python", python, folder / "env")
     install = (uv, "pip", "install", "--quiet", "--python", here)
     run(*install, *chosen)
