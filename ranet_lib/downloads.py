@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import queue
+import socket
 import sys
 import threading
 import time
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ranet_lib import checks
 
 try:
     import fcntl
@@ -91,8 +94,12 @@ class _Broken(_SourceFailed):
 
 
 def cache_folder() -> Path:
-    """The folder that downloads are kept in: the environment variable `RANET_DATA`, else `~/.cache/ranet`."""
-    return Path(os.environ.get("RANET_DATA") or "~/.cache/ranet").expanduser()
+    """The folder that downloads are kept in: the environment variable `RANET_DATA`, else `~/.cache/ranet`.
+
+    Raises:
+        ValueError: it is no path, or there is no home folder.
+    """
+    return checks.path("RANET_DATA", os.environ.get("RANET_DATA") or "~/.cache/ranet")
 
 
 def fetch(
@@ -189,13 +196,14 @@ def _append(part: Path, archive: Archive, source: str, progress: Progress, timeo
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise _SourceFailed("answered with another range of bytes than the one asked for")
         length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and start + int(length) != archive.size:
-            raise _SourceFailed(f"offers {start + int(length):,} bytes; the archive has {archive.size:,}")
+        if length.isdecimal() and length.lstrip("0") != str(archive.size - start):
+            offered = f"{start + int(length):,}" if len(length) < 20 else "far too many"
+            raise _SourceFailed(f"offers {offered} bytes; the archive has {archive.size:,}")
         done = mark = start
         mark_time = time.monotonic()
         with part.open("ab" if start else "wb") as file:
             while done < archive.size:
-                with _network(timeout):
+                with _network(timeout), _cut_after(timeout, response):
                     chunk = response.read1(min(CHUNK, archive.size - done))
                 if not chunk:
                     raise _Broken(f"the connection ended at {done:,} of {archive.size:,} bytes")
@@ -240,6 +248,34 @@ def _open(request: urllib.request.Request, timeout: float) -> Any:
 
 
 @contextlib.contextmanager
+def _cut_after(timeout: float, response: Any) -> Iterator[None]:
+    """Cut the connection where what is done inside takes longer than `timeout`, and raise a TimeoutError.
+
+    An answer may come in chunks. Their lengths, and the lines after the last one, are read to the end in one call,
+    so that a trickle there is silence for no time-out.
+    """
+    if "Transfer-Encoding" not in response.headers:
+        yield
+        return
+    cut = threading.Event()
+
+    def shut() -> None:
+        cut.set()
+        with contextlib.suppress(OSError, ValueError):  # it has ended meanwhile
+            with socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout, shut)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if cut.is_set():
+            raise TimeoutError
+
+
+@contextlib.contextmanager
 def _network(timeout: float) -> Iterator[None]:
     """Turn what a network can raise into `_SourceFailed`, and leave errors of the disk alone."""
     try:
@@ -250,7 +286,8 @@ def _network(timeout: float) -> Iterator[None]:
         if isinstance(cause, TimeoutError):
             raise _SourceFailed(f"no answer for {timeout:g} seconds") from error
         is_broken = isinstance(error, (ConnectionError, http.client.HTTPException))
-        raise (_Broken if is_broken else _SourceFailed)(str(cause) or type(cause).__name__) from error
+        said = "".join(filter(str.isprintable, str(cause)))[:200]  # a server's own words may be in it
+        raise (_Broken if is_broken else _SourceFailed)(said or type(cause).__name__) from error
 
 
 @contextlib.contextmanager
@@ -349,8 +386,38 @@ class _Refused(ValueError):
     """A pickle asked for more than plain data."""
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Gives a fresh, attribute-less reader for each name, so that a pickle can change nothing that stays."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Gives a fresh, attribute-less reader for each name, so that a pickle can change nothing that stays.
+
+    It is the one written in Python: a crafted pickle makes the one written in C end the process, by a key of tuples
+    nested too deep to be hashed, or reserve any memory by one high number. Sets would have to be hashed too.
+    """
+
+    dispatch = {
+        code: read
+        for code, read in pickle._Unpickler.dispatch.items()
+        if code not in b"".join((pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8))
+    }
+
+    def load_setitem(self) -> None:
+        self._check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._check_keys(self.stack[::2])
+        super().load_dict()
+
+    def _check_keys(self, keys: list) -> None:
+        if any(isinstance(key, tuple) for key in keys):
+            raise _Refused("holds a tuple as a key: only plain values and arrays of integers are read")
+
+    dispatch |= {
+        pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems, pickle.DICT[0]: load_dict,
+    }  # fmt: skip
 
     def find_class(self, module: str, name: str) -> Any:
         match f"{module}.{name}":

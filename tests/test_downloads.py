@@ -2,6 +2,8 @@ import hashlib
 import multiprocessing
 import pickle
 import re
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,6 +61,18 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
             while not self.server.done.wait(0.05):
                 self.wfile.write(b"x")
+            return
+        if path == "long":  # a length that Python makes no number of
+            self.send_response(200)
+            self.send_header("Content-Length", "9" * 5000)
+            return self.end_headers()
+        if path == "shouts":  # what would clear a terminal and fill it
+            return self.wfile.write(b"\x1b[2J" + b"!" * 60_000)
+        if path in ("lengths", "trailers"):  # the length of a chunk, or what comes after the last, never ends
+            first, more = (b"5;", b"x") if path == "lengths" else (b"0\r\n", b"A: b\r\n")
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + first)
+            while not self.server.done.wait(0.05):
+                self.wfile.write(more)
             return
         if path == "endless":  # says no length, and goes on
             self.send_response(200)
@@ -165,6 +179,10 @@ def test_a_wrong_part_file_does_not_spoil_the_source(left_over, archive, server,
         ("hesitates", "no answer for 1 seconds"),
         ("endless", "SHA-256"),
         ("local", "file:///etc/hostname' is not allowed"),
+        ("long", "offers far too many bytes"),
+        ("shouts", r"shouts: \[2J!{100,200}\n"),
+        ("lengths", "no answer for 1 seconds"),
+        ("trailers", "no answer for 1 seconds"),
     ],
 )
 def test_a_bad_source_leads_to_the_next_and_its_reason_is_told(path, reason, archive, server, tmp_path):
@@ -245,6 +263,12 @@ def test_progress_is_reported_and_does_not_flood(archive, server, tmp_path, caps
     assert "100%" in lines[-1]
 
 
+def test_a_cache_folder_that_is_no_path_is_named(monkeypatch):
+    monkeypatch.setenv("RANET_DATA", "~nobody-here/data")
+    with pytest.raises(ValueError, match="RANET_DATA must be a path; received '~nobody-here/data'"):
+        cache_folder()
+
+
 def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("RANET_DATA", str(tmp_path))
     assert cache_folder() == tmp_path
@@ -316,6 +340,31 @@ def test_a_cut_pickle_is_a_clear_error(keep):
     data = pickle.dumps({"data": np.arange(1000)}, 4)
     with pytest.raises(ValueError, match="damaged or cut short"):
         unpickle_arrays(data[: int(len(data) * keep) if keep < 1 else keep])
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"})" + b"\x85" * 1_000_000 + b"Ns.",  # tuples nested in a key: the hash overflows the stack of C
+        b"(" + b")" + b"\x85" * 1_000_000 + b"Nd.",
+        b"}(" + b")" + b"\x85" * 1_000_000 + b"Nu.",
+        b"(" + b")" + b"\x85" * 1_000_000 + b"\x91.",  # and in a set
+        b"\x8f(" + b")" + b"\x85" * 1_000_000 + b"\x90.",
+        b"\x96" + (1 << 36).to_bytes(8, "little") + b".",  # 64 GB of zeros
+    ],
+    ids=["item", "dict", "items", "frozen set", "set", "bytearray"],
+)
+def test_a_pickle_cannot_end_the_process(opcodes):
+    code = """
+import sys
+from ranet_lib import downloads
+try:
+    downloads.unpickle_arrays(sys.stdin.buffer.read())
+except ValueError:
+    sys.exit(7)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], input=b"\x80\x04" + opcodes, capture_output=True, timeout=60)
+    assert ended.returncode == 7, ended
 
 
 def test_a_pickle_cannot_change_what_later_ones_meet():
