@@ -95,6 +95,7 @@ _CIFAR = {
 }
 CLASSES = {"cifar10": 10, "cifar100": 100}
 _LARGEST_FILE = 1 << 29  # bytes; over twice the largest official one, so that no archive can fill the memory
+_LARGEST_HEADER = 1 << 20  # bytes; long names and the like, which Python reads as a whole
 
 
 def load(name: str, data_dir: str | os.PathLike | None, seed: int) -> Dataset:
@@ -159,19 +160,38 @@ def _read_folder(folder: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
         yield file, (folder / file).read_bytes()
 
 
+class _Member(tarfile.TarInfo):
+    """A member of an archive, refused where it claims to be larger than anything in a true one.
+
+    Python reads long names and the like as a whole, and to pass over what a damaged header says can take it for ever.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        member = super().frombuf(buf, encoding, errors)
+        return member._limited(_LARGEST_FILE if member.isreg() else _LARGEST_HEADER)
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        return super().fromtarfile(archive)._limited(_LARGEST_FILE)  # a header before it may have named another size
+
+    def _limited(self, most: int) -> tarfile.TarInfo:
+        if self.size > most:
+            raise tarfile.ReadError(f"{self.name[:100]!r} would have {self.size:,} bytes")
+        return self
+
+
 def _read_archive(path: Path, layout: _Layout) -> Iterator[tuple[str, bytes]]:
     """Read the files out of the archive's stream: nothing is unpacked, so nothing can be written anywhere."""
     found = set()
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with tarfile.open(path, "r|gz", tarinfo=_Member) as archive:
             for member in archive:
                 folder, _, file = member.name.removeprefix("./").rpartition("/")
                 if member.isfile() and folder == layout.folder and file in layout.files and file not in found:
-                    if member.size > _LARGEST_FILE:
-                        raise ValueError(f"{path}: {member.name} is too large ({member.size:,} bytes)")
                     found.add(file)
                     yield file, archive.extractfile(member).read()
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:  # a number that is none
         raise ValueError(f"{path} is damaged or cut short ({error})") from error
     _check_complete(path, layout, found)
 
@@ -191,10 +211,11 @@ def _parse_class_names(data: bytes, layout: _Layout, num_classes: int) -> tuple[
         names = data.decode().split()
     else:
         names = downloads.unpickle_arrays(data).get(layout.names_key, [])
-    names = tuple(name.decode() if isinstance(name, bytes) else name for name in names)
-    if len(names) != num_classes or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+        raise ValueError("its class names are no list of texts")
+    if len(names) != num_classes:
         raise ValueError(f"gives {len(names)} class names where there are {num_classes} classes")
-    return names
+    return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 
 
 def _parse_batch(data: bytes, layout: _Layout) -> tuple[np.ndarray, np.ndarray, str]:
@@ -208,13 +229,18 @@ def _parse_batch(data: bytes, layout: _Layout) -> tuple[np.ndarray, np.ndarray, 
     batch = downloads.unpickle_arrays(data)
     if missing := {"data", layout.label_key} - batch.keys():
         raise ValueError(f"holds no {' and no '.join(sorted(missing))}")
-    rows, labels, note = batch["data"], np.asarray(batch[layout.label_key]), batch.get("batch_label", "")
+    rows, labels, note = batch["data"], batch[layout.label_key], batch.get("batch_label", "")
+    # Not left to numpy: a short pickle can hold lists of one list of one list, which are terabytes as an array.
+    if isinstance(labels, list) and any(isinstance(label, list | tuple | dict) for label in labels):
+        raise ValueError("its labels must be one row of whole numbers; found lists in a list")
+    labels = np.asarray(labels)
     if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3072:
         found = f"{rows.dtype} of shape {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
         raise ValueError(f"its data must be uint8 of shape (N, 3072); found {found}")
     if not len(rows) or len(rows) != labels.size:
         raise ValueError(f"holds {len(rows)} images and {labels.size} labels")
-    return rows, labels, note.decode() if isinstance(note, bytes) else str(note)
+    note = note.decode("latin-1") if isinstance(note, bytes) else note if isinstance(note, str) else ""
+    return rows, labels, note
 
 
 def _unfold(rows: np.ndarray, images: np.ndarray) -> None:

@@ -72,6 +72,8 @@ def _read_image(path: Path, size: int) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as an image: it is no file")
     try:
         with Image.open(path) as image:
+            if image.format in ("EPS", "WMF"):
+                raise ValueError(f"has the format {image.format}, which another program would have to be run for")
             if image.mode[0] in "IF":
                 raise ValueError(f"has the mode {image.mode}; at most 8 bits per channel are read")
             image = ImageOps.exif_transpose(image)
