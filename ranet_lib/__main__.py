@@ -80,7 +80,10 @@ def test(asked, more):
 
 def train_in(asked, more):
     folder = asked.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"train needs a folder that can be made; received {str(asked.folder)!r} ({error.strerror})")
     notebook = ROOT / "book" / "experiments" / "train.ipynb"
     return [["-m", "papermill", str(notebook), str(folder / "train.ipynb"), "-p", "output_dir", str(folder), *more]]
 

@@ -1,5 +1,6 @@
 """Checks of arguments: each returns the value, or raises a ValueError that names it and what is allowed."""
 
+import collections
 import math
 import numbers
 from pathlib import Path
@@ -24,7 +25,10 @@ def number(name, value, *, above=None, least=None, most=None):
     """`value` as a float if it is a finite number within the limits given."""
     limits = {"above": above, "at least": least, "at most": most}
     said = " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
-    fine = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        fine = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(float(value))
+    except OverflowError:  # a whole number of 400 digits
+        fine = False
     if (
         not fine
         or (above is not None and value <= above)
@@ -32,14 +36,24 @@ def number(name, value, *, above=None, least=None, most=None):
         or (most is not None and value > most)
     ):
         raise ValueError(f"{name} must be a number {said}; received {value!r}")
-    return float(value)
+    return float(value) + 0.0  # minus zero is zero
 
 
 def path(name, value):
     """`value` as a Path, with `~` for the home folder, if the system can take it for one."""
     try:
+        if value == "":
+            raise ValueError("it is empty")
         found = Path(value).expanduser()
         found.exists()
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise ValueError(f"{name} must be a path; received {value!r} ({error})") from None
+    return found
+
+
+def once(pairs):
+    """The names and values of a JSON object as a dict (an `object_pairs_hook`), if no name is given twice."""
+    if len(found := dict(pairs)) < len(pairs):
+        name, _ = collections.Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{name!r} is given twice")
     return found

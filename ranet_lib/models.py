@@ -174,7 +174,7 @@ _SPECS = {
 }  # fmt: skip
 
 # More than these is a slip: building would take hours, or all memory.
-_MOST_CLASSES, _MOST_PIXELS, _MOST_UNITS, _MOST_WIDTH = 1_000_000, 65_536, 1_000, 64
+_MOST_CLASSES, _MOST_PIXELS, _MOST_UNITS, _MOST_WIDTH = 1_000_000, 10_000, 100, 100
 
 #: Options of `create_model`, with what each accepts.
 OPTIONS = {
@@ -182,7 +182,7 @@ OPTIONS = {
     "mask_activation": "'mixed' (the default), 'channel' or 'spatial'",
     "mask_branch": "'encoder_decoder' (the default) or 'local'",
     "shortcut": "True (the default) or False: the residual shortcuts inside attention modules",
-    "width": "a number above 0 and at most 64 (default 1.0) that multiplies every channel count",
+    "width": "a number above 0 and at most 100 (default 1.0) that multiplies every channel count",
     "modules": "attention modules in each stage, a whole number or a list with one for each (the paper's m)",
     "mask_depth": "how often mask branches halve the size, a whole number or a list with one for each stage",
     "pre_units": "residual units before and after the branches of a module, 0 or more (the paper's p)",
@@ -252,7 +252,7 @@ def check_options(name, options):
     resolved["width"] = checks.number("width", resolved["width"], above=0, most=_MOST_WIDTH)
     for option, least in (("pre_units", 0), ("trunk_units", 1), ("mask_units", 1)):
         if option in options:
-            checks.whole(option, options[option], least, _MOST_UNITS)
+            resolved[option] = checks.whole(option, options[option], least, _MOST_UNITS)
     for option, least in (("modules", 0), ("mask_depth", 1)):
         if option in options:
             resolved[option] = _by_stage(option, options[option], len(spec.modules), least)
@@ -277,8 +277,8 @@ def create_model(name, num_classes=10, input_shape=None, **options):
     Args:
         name: one of `list_models()`.
         num_classes: number of classes, from 2 to a million.
-        input_shape: `(height, width, channels)` of the images; None means the network's own. Sizes that two does not
-            divide are fine.
+        input_shape: `(height, width, channels)` of the images, each at most 10,000; None means the network's own. Sizes
+            that two does not divide are fine.
         **options: see `OPTIONS`.
 
     Returns:
@@ -296,7 +296,7 @@ def create_model(name, num_classes=10, input_shape=None, **options):
     """
     spec = model_spec(name)
     options = check_options(name, options)
-    checks.whole("num_classes", num_classes, 2, _MOST_CLASSES)
+    num_classes = checks.whole("num_classes", num_classes, 2, _MOST_CLASSES)
     if input_shape is not None and not (isinstance(input_shape, (list, tuple)) and len(input_shape) == 3):
         raise ValueError(f"input_shape must be (height, width, channels); received {input_shape!r}")
     sizes = input_shape or spec.input_shape

@@ -70,18 +70,22 @@ class Recipe:
     precision: str = "float32"
 
     def __post_init__(self):
-        checks.whole("epochs", self.epochs, 1)
-        checks.whole("batch_size", self.batch_size, 2)
-        checks.whole("crop_padding", self.crop_padding, 0)
-        checks.number("learning_rate", self.learning_rate, above=0)
-        checks.number("weight_decay", self.weight_decay, least=0)
+        plain = {  # numbers of numpy are no JSON, and end in a record
+            "epochs": checks.whole("epochs", self.epochs, 1, 1_000_000),
+            "batch_size": checks.whole("batch_size", self.batch_size, 2),
+            "crop_padding": checks.whole("crop_padding", self.crop_padding, 0),
+            "learning_rate": checks.number("learning_rate", self.learning_rate, above=0),
+            "weight_decay": checks.number("weight_decay", self.weight_decay, least=0),
+        }
         for name, allowed in (
             ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS),
             ("precision", PRECISIONS),
         ):  # fmt: skip
             checks.choice(name, getattr(self, name), allowed)
         if self.train_images is not None:
-            checks.whole("train_images", self.train_images, self.batch_size)
+            plain["train_images"] = checks.whole("train_images", self.train_images, self.batch_size)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
 
 _PROFILES = {
@@ -396,7 +400,7 @@ class Checkpoint(keras.callbacks.Callback):
                 for key in {**state["settings"], **self.settings}
                 if state["settings"].get(key) != self.settings.get(key)
             ]
-            weights, best = self.folder / state["weights"], self.folder / state["best"]
+            weights, best, history = self.folder / state["weights"], self.folder / state["best"], list(state["history"])
             sound = _digest(weights) == state["weights_sha256"] and _digest(best) == state["best_sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return self._put_aside(f"cannot be read ({error!r})")
@@ -408,8 +412,12 @@ class Checkpoint(keras.callbacks.Callback):
         if not sound:
             return self._put_aside("is damaged: its weights do not match their checksum")
         model.optimizer.build(model.trainable_variables)
-        model.load_weights(weights)
-        self.history[:] = state["history"]
+        try:
+            model.load_weights(weights)
+        except (OSError, ValueError) as error:  # the library's version may have another network of that name
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f"{weights} does not hold the weights of this {model.name}: {reason}") from error
+        self.history[:] = history
         return len(self.history)
 
     def _put_aside(self, why):
@@ -843,16 +851,19 @@ def check_parameters(names):
 
     if isinstance(run["model_options"], str):
         try:
-            run["model_options"] = json.loads(run["model_options"])
-        except ValueError:
+            run["model_options"] = json.loads(run["model_options"], object_pairs_hook=checks.once)
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"model_options must be a dict or its JSON, such as '{{\"learning\": \"naive\"}}'; "
-                f"received {run['model_options']!r}"
+                f"received {run['model_options']!r} ({error})"
             ) from None
-    run["model_options"] = models.check_options(run["model"], run["model_options"] or {})
+    options = {} if run["model_options"] is None else run["model_options"]
+    run["model_options"] = models.check_options(run["model"], options)
     datasets.check_name(run["dataset"], run["data_dir"])
-    checks.whole("seed", run["seed"], 0)
-    checks.number("label_noise", run["label_noise"], least=0, most=1)
+    if run["dataset"] != run["dataset"].encode(errors="replace").decode():  # a name of a folder that is no Unicode
+        raise ValueError(f"the name of a data set must be text that a record can hold; received {run['dataset']!r}")
+    run["seed"] = checks.whole("seed", run["seed"], 0, 2**32 - 1)
+    run["label_noise"] = checks.number("label_noise", run["label_noise"], least=0, most=1)
     if run["mixed_precision"] is not None:
         checks.choice("mixed_precision", run["mixed_precision"], PRECISIONS)
     run["recipe"] = recipe(
@@ -861,6 +872,7 @@ def check_parameters(names):
     )  # fmt: skip
     run["devices"] = 1 if run["devices"] is None else run["devices"]
     _check_share(run["devices"], run["recipe"])
+    run["devices"] = int(run["devices"])
     run["output_dir"] = _output_dir(run)
     return run
 
@@ -869,6 +881,8 @@ def _output_dir(run):
     """The folder of a run: the given one, which must not hold a finished run, or the first free one by its name."""
     if run["output_dir"] is not None:
         folder = checks.path("output_dir", run["output_dir"])
+        if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
+            raise ValueError(f"output_dir must be a folder; received {str(folder)!r}, in which there is a file")
         if (folder / "record.json").exists():
             raise ValueError(f"output_dir {str(folder)!r} holds a finished run (record.json); choose another folder")
         return folder

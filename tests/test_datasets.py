@@ -1,4 +1,6 @@
 import dataclasses
+import functools
+import gzip
 import hashlib
 import io
 import os
@@ -60,7 +62,7 @@ def test_an_argument_that_does_not_apply_is_an_error(tmp_path):
         load_dataset("cluttered_digits", data_dir=tmp_path)
     with pytest.raises(ValueError, match="data_dir"):
         load_dataset(f"folder:{tmp_path}", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="image_size must be a whole number of at least 1; received 0"):
+    with pytest.raises(ValueError, match="image_size must be a whole number of at least 1 and at most 10000"):
         load_dataset(f"folder:{tmp_path}", image_size=0)
 
 
@@ -399,6 +401,49 @@ def test_a_crafted_pickle_runs_nothing(tmp_path):
     with pytest.raises(ValueError, match="test_batch.*asks to run.*system"):
         load_dataset("cifar10", folder)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "file, key, value, message",
+    [
+        ("batches.meta", "label_names", 5, "class names are no list"),
+        ("batches.meta", "label_names", "abcdefghij", "class names are no list"),
+        ("test_batch", "labels", functools.reduce(lambda inner, _: [inner] * 10, range(12), 0), "lists in a list"),
+    ],
+)
+def test_what_a_crafted_pickle_holds_is_named(file, key, value, message, tmp_path):
+    path = write_folder(tmp_path, "cifar10") / file
+    path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()) | {key: value}, 4))
+    with pytest.raises(ValueError, match=f"{file}: .*{message}"):
+        load_dataset("cifar10", tmp_path)
+
+
+def test_a_note_that_is_no_text_is_not_written_out(tmp_path):
+    path = write_folder(tmp_path, "cifar10") / "test_batch"
+    note = b"\x8c\x0bbatch_label" + b"]" * 100_000 + b"a" * 99_999 + b"s."
+    path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()), 3)[:-1] + note)
+    assert load_dataset("cifar10", tmp_path).copy == "unverified"
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.REGTYPE])
+@pytest.mark.parametrize("size", [600 << 20, 1 << 62])
+def test_an_archive_cannot_fill_the_memory_or_go_on_for_ever(kind, size, tmp_path):
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, size
+    with gzip.open(tmp_path / "cifar-10-python.tar.gz", "wb", 1) as archive:
+        archive.write(member.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+    with pytest.raises(ValueError, match="cifar-10-python.tar.gz is damaged.*'x' would have"):
+        load_dataset("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("headers", [{"size": "9" * 18}, {"GNU.sparse.map": "=,1", "GNU.sparse.size": "="}])
+def test_an_archive_with_a_header_that_lies_is_named(headers, tmp_path):
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("x")
+        member.pax_headers = headers
+        archive.addfile(member)
+    with pytest.raises(ValueError, match="cifar-10-python.tar.gz is damaged"):
+        load_dataset("cifar10", tmp_path)
 
 
 def test_an_archive_writes_nothing_and_its_stray_members_are_not_read(tmp_path):

@@ -208,3 +208,8 @@ def test_records_of_another_system_are_read(tmp_path):
     path = tmp_path / "record.json"
     path.write_bytes(Path(RECORD).read_bytes().replace(b"\n", b"\r\n"))
     assert records.read_record(path) == json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+def test_a_folder_that_cannot_be_made_is_named():
+    with pytest.raises(SystemExit, match="train needs a folder that can be made"):
+        without_make.main(["train", f"{__file__}/run"])

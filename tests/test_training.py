@@ -1,6 +1,7 @@
 """Recipes, batches, schedules, and a `fit` that survives being killed."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -117,7 +118,7 @@ def test_weight_decay_is_added_to_the_gradient():
         ("laptp", {}, "profile must be one of 'smoke', 'laptop', 'study', 'long', 'full', 'source'; received 'laptp'"),
         ("smoke", {"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
         ("smoke", {"learning_rate": float("nan")}, "received nan"),
-        ("smoke", {"epochs": 0}, "epochs must be a whole number of at least 1; received 0"),
+        ("smoke", {"epochs": 0}, "epochs must be a whole number of at least 1 and at most 1000000; received 0"),
         ("smoke", {"epochs": 2.5}, "received 2.5"),
         ("smoke", {"batch_size": "64"}, "batch_size must be a whole number of at least 2; received '64'"),
         ("smoke", {"schedule": "cosine"}, "schedule must be one of"),
@@ -255,6 +256,22 @@ def test_a_damaged_checkpoint_is_kept_aside_and_the_run_begins_anew(data, tmp_pa
         state.write_text("{")
 
 
+def test_a_checkpoint_of_another_network_of_that_name_is_named(data, tmp_path):
+    training.fit(small_network(), data, quick(epochs=1), tmp_path, progress=False)
+    folder = tmp_path / "checkpoint"
+    other = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    training.save_weights(other, folder / state["weights"])
+    digest = hashlib.sha256((folder / state["weights"]).read_bytes()).hexdigest()
+    state |= {"weights_sha256": digest, "best_sha256": digest}
+    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(ValueError, match="epoch-0001.weights.h5 does not hold the weights of this"):
+        training.fit(small_network(), data, quick(epochs=1), tmp_path, progress=False)
+    (folder / "state.json").write_text(json.dumps({**state, "history": 5}), encoding="utf-8")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        training.fit(small_network(), data, quick(epochs=1), tmp_path, progress=False)
+
+
 def test_a_run_that_diverges_says_so(data):
     with pytest.raises(FloatingPointError, match="diverged in epoch 1.*learning_rate below 1e") as stopped:
         training.fit(small_network(), data, quick(learning_rate=1e30, schedule="constant"), progress=False)
@@ -373,11 +390,22 @@ def test_the_notebook_can_be_run_again_by_hand():
         ({"model_options": {"wdth": 2}}, "unknown option 'wdth'"),
         ({"model_options": "learning=naive"}, "model_options must be a dict or its JSON"),
         ({"model_options": [1]}, "model_options must be a dict"),
+        ({"model_options": 0}, "model_options must be a dict"),
+        ({"model_options": []}, "model_options must be a dict"),
+        ({"model_options": "false"}, "model_options must be a dict"),
+        ({"model_options": "[" * 100_000}, "model_options must be a dict"),
+        ({"model_options": '{"width": 2, "width": 3}'}, "'width' is given twice"),
+        ({"output_dir": ""}, "output_dir must be a path; received ''"),
+        ({"output_dir": __file__}, "output_dir must be a folder"),
+        ({"output_dir": f"{__file__}/run"}, "output_dir must be a folder"),
+        ({"seed": 2**32}, "seed must be a whole number of at least 0 and at most 4294967295"),
+        ({"epochs": 10**30}, "epochs must be a whole number of at least 1 and at most 1000000"),
+        ({"learning_rate": 10**400}, "learning_rate must be a number"),
         ({"dataset": "cifar"}, "unknown data set 'cifar'"),
         ({"dataset": "cifar10", "data_dir": "/nowhere/at/all"}, "no folder '/nowhere/at/all'"),
         ({"dataset": "folder:/nowhere/at/all"}, "no folder '/nowhere/at/all'"),
         ({"profile": "tiny"}, "profile must be one of"),
-        ({"seed": -1}, "seed must be a whole number of at least 0; received -1"),
+        ({"seed": -1}, "seed must be a whole number of at least 0 and at most 4294967295; received -1"),
         ({"label_noise": 1.5}, "label_noise must be a number at least 0 and at most 1; received 1.5"),
         ({"label_noise": "half"}, "received 'half'"),
         ({"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),

@@ -62,7 +62,7 @@ def load_dataset(
     check_name(name, data_dir)
     seed = checks.whole("seed", seed, least=0)
     if name.startswith("folder:"):
-        size = 32 if image_size is None else checks.whole("image_size", image_size, least=1)
+        size = 32 if image_size is None else checks.whole("image_size", image_size, least=1, most=10_000)
         return folder.load(name, seed, size)
     if image_size is not None:
         raise ValueError(f"image_size={image_size!r} does not go with {name!r}, whose images are 32x32")
