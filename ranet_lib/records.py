@@ -20,6 +20,8 @@ from pathlib import Path
 
 import jsonschema
 
+from ranet_lib import checks
+
 HERE = Path(__file__).parent
 
 #: What the paper and the student project printed, to set beside our own records. Errors are in per cent, parameters
@@ -183,6 +185,13 @@ def validate_record(record):
     epochs = [row["epoch"] for row in record["history"]]
     if epochs != list(range(1, len(epochs) + 1)):
         raise ValueError(f"not a run record: $.history: the epochs must run from 1 without a gap; found {epochs}")
+    for name, found in record.get("test", {}).items():
+        if found["epoch"] != len(epochs) if name == "last_epoch" else found["epoch"] > len(epochs):
+            raise ValueError(f"not a run record: $.test.{name}.epoch: {found['epoch']} after {len(epochs)} epochs")
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"not a run record: text that is no Unicode ({error.reason})") from None
     return record
 
 
@@ -229,7 +238,10 @@ def read_record(path):
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return validate_record(json.loads(text, parse_float=_finite, parse_constant=_finite))
+        found = json.loads(
+            text, parse_float=_finite, parse_int=_whole, parse_constant=_finite, object_pairs_hook=checks.once
+        )
+        return validate_record(found)
     except RecursionError:
         raise ValueError(f"{path}: not a run record: nested without end") from None
     except ValueError as error:  # what is no text and what is no JSON, too
@@ -239,12 +251,25 @@ def read_record(path):
 def _finite(text):
     """A number of JSON, which has no `NaN`, and whose `1e999` is nothing that a run can have measured."""
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"not a run record: {text} is no finite number")
+        raise ValueError(f"not a run record: {text[:40]} is no finite number")
     return value
 
 
+def _whole(text):
+    """A whole number of JSON, if it is not too large for a float: everything is divided or averaged some time."""
+    _finite(text)
+    return int(text)
+
+
 def read_records(folder):
-    """All records in `folder` as a dict from file name (without `.json`) to record, by name; a bad one is an error."""
+    """All records in `folder` as a dict from file name (without `.json`) to record, by name.
+
+    Raises:
+        ValueError: a bad record; the message names it.
+        FileNotFoundError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r} to read records from")
     return {path.stem: read_record(path) for path in sorted(Path(folder).glob("*.json"))}
 
 
