@@ -19,6 +19,7 @@ import yaml
 from ranet_lib import training
 
 SCHEMA = json.loads((Path(__file__).parent / "grid.schema.json").read_text(encoding="utf-8"))
+COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 MOST = 100_000  # values of a grid, and runs of an entry: what has more is a slip, or would fill the memory
 
 
@@ -45,6 +46,10 @@ def read_grid(path):
         raise GridError(f"{path}, line {line}: not YAML: {error.reason} ({chr(error.character)!r})") from None
     except UnicodeDecodeError as error:
         raise GridError(f"{path}, line {content[: error.start].count(10) + 1}: not UTF-8 ({error.reason})") from None
+    except GridError:
+        raise
+    except (ValueError, OverflowError) as error:  # PyYAML tells no line of "\\U00110000", nor of %YAML and a number
+        raise GridError(f"{path}, line 1 or below: not YAML: {error}") from None
     except RecursionError:
         raise GridError(f"{path}, line 1: nested without end") from None
     if root is None:
@@ -85,6 +90,8 @@ def _in_words(error):
 def _plain(node, where, lines, path):
     """A YAML node as plain values; notes each place's line, and refuses a key that comes twice."""
     lines[where] = node.start_mark.line + 1
+    if isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTIONS:
+        raise GridError(f"{path}, line {lines[where]}: not a value: {node.tag!r}")
     if len(lines) > MOST:
         raise GridError(f"{path}, line {lines[where]}: more than {MOST:,} values")
     if isinstance(node, yaml.MappingNode):
@@ -104,8 +111,11 @@ def _plain(node, where, lines, path):
         return float(node.value)  # 1e-4 is a text for YAML 1.1, which PyYAML reads, and a number for everyone else
     loader = yaml.SafeLoader("")
     try:
-        return loader.construct_object(node)
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError):  # a 13th month, a strange tag
+        value = loader.construct_object(node)
+        if type(value) in (int, float) and re.search(r"[_:]|^[-+]?0[0-9xb]", node.value):
+            raise ValueError("for YAML 1.1 alone: 010 is 8 there, and 1:30 is 90")
+        return value
+    except (ValueError, TypeError, AttributeError, LookupError, yaml.YAMLError):  # a 13th month, a strange tag
         raise GridError(f"{path}, line {lines[where]}: not a value: {node.value!r}") from None
     finally:
         loader.dispose()
@@ -126,7 +136,7 @@ def _runs(group, entries, wrong):
             parameters = {name: value for name, value, _ in chosen}
             try:
                 name = training.run_name(training.check_parameters(parameters))
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 said = str(error).split()[:3]
                 for parameter, value, place in chosen:
                     if parameter in said or isinstance(value, dict) and set(said) & set(value):
