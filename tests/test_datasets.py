@@ -62,7 +62,7 @@ def test_an_argument_that_does_not_apply_is_an_error(tmp_path):
         load_dataset("cluttered_digits", data_dir=tmp_path)
     with pytest.raises(ValueError, match="data_dir"):
         load_dataset(f"folder:{tmp_path}", data_dir=tmp_path)
-    with pytest.raises(ValueError, match="image_size must be a whole number of at least 1 and at most 10000"):
+    with pytest.raises(ValueError, match="image_size must be a whole number from 1 to 10000"):
         load_dataset(f"folder:{tmp_path}", image_size=0)
 
 
