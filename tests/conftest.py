@@ -1,11 +1,16 @@
 """What the tests share: their order, the built site, and a browser without a network."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 from programs import find_programs, is_root
 from runs import MADE_BY_MAKE, ROOT, Runs
+
+# The tests and the notebooks beside them share the cores. More threads for each would only wait for one another.
+for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 # These modules run last, in this order: each takes longer than all the others together.
 SLOW_MODULES = ["test_notebooks.py", "test_batch.py", "test_browser.py"]

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "book" / "experiments" / "train.ipynb"
 # Only then may a test call make: it would begin by removing a .venv that it has not made.
 MADE_BY_MAKE = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve() and any(Path(sys.prefix).glob("*.stamp"))
+AS_USERS_HAVE_IT = dict(os.environ)  # conftest.py then says how many threads there are to be
 HEADS = ROOT.parent / "shared" / "data" / "unpack.py"
 
 
@@ -59,9 +60,9 @@ class Runs:
         self.take_all_cores()
         self.pool.shutdown(cancel_futures=True)
 
-    def _papermill(self, notebook, executed, folder):
+    def _papermill(self, notebook, executed, folder, environment=None):
         command = [sys.executable, "-m", "papermill", str(notebook), str(executed), "--no-progress-bar"]
-        done = subprocess.run([*command, "--cwd", str(folder)], capture_output=True, text=True)
+        done = subprocess.run([*command, "--cwd", str(folder)], capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
 
     def _page(self, path):
@@ -72,7 +73,7 @@ class Runs:
         """Without any parameter, as in the book: the folder of the run is the one it names itself."""
         run = self.folder / "runs" / "attention_tiny-cluttered_digits-smoke-seed0"
         run.mkdir(parents=True)
-        self._papermill(TRAIN, run / TRAIN.name, self.folder)
+        self._papermill(TRAIN, run / TRAIN.name, self.folder, AS_USERS_HAVE_IT)
         return run
 
     def _train(self, name, **parameters):
@@ -98,7 +99,7 @@ def run_train(folder, **parameters):
     return subprocess.Popen(
         [sys.executable, "-m", "papermill", str(TRAIN), str(folder / "train.ipynb"), "--no-progress-bar",
          "-p", "output_dir", str(folder), *words],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=AS_USERS_HAVE_IT,
     )  # fmt: skip
 
 
