@@ -112,13 +112,14 @@ def _plain(node, where, lines, path):
     loader = yaml.SafeLoader("")
     try:
         value = loader.construct_object(node)
-        if type(value) in (int, float) and re.search(r"[_:]|^[-+]?0[0-9xb]", node.value):
-            raise ValueError("for YAML 1.1 alone: 010 is 8 there, and 1:30 is 90")
-        return value
     except (ValueError, TypeError, AttributeError, LookupError, yaml.YAMLError):  # a 13th month, a strange tag
         raise GridError(f"{path}, line {lines[where]}: not a value: {node.value!r}") from None
     finally:
         loader.dispose()
+    if type(value) in (int, float) and re.search(r"[_:]|^[-+]?0[0-9xb]", node.value):
+        why = f"for YAML 1.1 it is {value}, for others a text or another number; write a plain number"
+        raise GridError(f"{path}, line {lines[where]}: not a value: {node.value!r} ({why})")
+    return value
 
 
 def _runs(group, entries, wrong):
