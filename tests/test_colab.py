@@ -116,21 +116,31 @@ def python_313():
             return python
 
 
+def pinned():
+    """Colab's packages that an index has, as `name==version`, or a skip where there is no list of them."""
+    if not PINS.exists():
+        pytest.skip("needs Colab's list of packages: COLAB_PINS=FILE")
+    return re.findall(r"^[\w.-]+==[\w.]+$", PINS.read_text(encoding="utf-8"), re.M)
+
+
+def find_uv():
+    """The path of uv, the machine's or the one that make has put here, or None."""
+    return shutil.which("uv") or shutil.which("uv", path=ROOT / ".uv" / "bin")
+
+
 @pytest.fixture(scope="module")
 def like_colab(tmp_path_factory):
     """A folder with `env`, of Colab's versions, a kernel that says it is Colab's, and the branch to clone."""
-    if not PINS.exists():
-        pytest.skip("needs Colab's list of packages: COLAB_PINS=FILE")
+    pins = pinned()
     if not (python := python_313()):
         pytest.skip("needs Python 3.13, on a system like Colab's")
     folder = tmp_path_factory.mktemp("colab")
     here = folder / "env" / "bin" / "python"
     run(python, "-m", "venv", folder / "env")
-    pins = [line for line in PINS.read_text(encoding="utf-8").splitlines() if re.fullmatch(r"[\w.-]+==[\w.]+", line)]
     (folder / "pins.txt").write_text("\n".join(pins))
     pip = (here, "-m", "pip", "--disable-pip-version-check")
     needed = ["tensorflow", "ipykernel", *(Requirement(line).name for line in PROJECT["dependencies"])]
-    uv = shutil.which("uv") or shutil.which("uv", path=ROOT / ".uv" / "bin")  # minutes faster
+    uv = find_uv()  # minutes faster
     install = (uv, "pip", "install", "--python", here) if uv else (*pip, "install")
     run(*install, "--quiet", *needed, "--constraint", folder / "pins.txt")
 

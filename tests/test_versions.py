@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
-from test_colab import PINS, python_313, run
+from test_colab import find_uv, pinned, python_313, run
 from test_package import EXTRAS, PROJECT
 
 NEEDED = [*PROJECT["dependencies"], *EXTRAS["cpu"]]
@@ -20,15 +20,14 @@ LIBRARY = ["blocks", "models", "training", "masks", "datasets", "downloads", "fi
 @pytest.fixture(scope="module", params=["colab", "oldest"])
 def other_versions(request, tmp_path_factory):
     """A Python that has those versions and what runs tests, but not this package: it finds the project's folder."""
-    if not (uv := shutil.which("uv") or shutil.which("uv", path=ROOT / ".uv" / "bin")):
+    if not (uv := find_uv()):
         pytest.skip("needs uv, which alone resolves to the oldest versions")
     folder = tmp_path_factory.mktemp(request.param)
     here, kept = folder / "env" / "bin" / "python", folder / "kept.txt"
     if request.param == "colab":
-        if not (PINS.exists() and (python := python_313())):
-            pytest.skip("needs Python 3.13, and Colab's list of packages: COLAB_PINS=FILE")
-        pins = re.findall(r"^[\w.-]+==[\w.]+$", PINS.read_text(encoding="utf-8"), re.M)
-        kept.write_text("\n".join(pins))
+        kept.write_text("\n".join(pinned()))
+        if not (python := python_313()):
+            pytest.skip("needs Python 3.13, as Colab has it")
         chosen = ["tensorflow" if name == "tensorflow-cpu" else name for name in NAMES]
         chosen += ["--constraint", kept]
     else:
