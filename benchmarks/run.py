@@ -35,6 +35,8 @@ MEASURES = {"matrix-product": "flops_per_second", "memory-copy": "bytes_per_seco
 #: How often each activation goes through memory at least: written and read; in training also read, its gradient
 #: written and read.
 TRIPS = {"training": 5, "inference": 2}
+#: All systems hold their networks at a time, so none may take the whole memory of a GPU before it needs it.
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 PRECISIONS = ("float32", "tf32", "mixed_bfloat16")
 
 
@@ -47,7 +49,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, HERE / "worker.py", json.dumps(asked)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if quiet else None, text=True, cwd=HERE,
-            env={**os.environ, "PYTHONPATH": str(HERE.parent), "TORCHINDUCTOR_CACHE_DIR": self.compiled.name},
+            env={**os.environ, **SHARED, "PYTHONPATH": str(HERE.parent), "TORCHINDUCTOR_CACHE_DIR": self.compiled.name},
         )  # fmt: skip
         self.imported = self._hear("imported")
         self.first_step = self._hear("first_step")

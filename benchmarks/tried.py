@@ -15,7 +15,8 @@ CHANGES = {
     "nothing": "the library as it is",
     "keras batch normalisation": "Keras's own batch normalisation, several passes over memory",
     "keras optimiser": "Keras's own SGD: six operations for each weight, and its weight decay",
-    "keras input": "batches handed to `fit` as they are, which Keras wraps into a generator",
+    "keras input": "batches handed to `fit` as they are: on TensorFlow Keras wraps them into a generator, on JAX each "
+    "then travels to the device",
     "graph optimiser": "TensorFlow's graph optimiser (Grappler) left on",
     "traced twice": "loss, metrics and optimiser not built ahead: Keras traces the network once more for them",
     "one operation at a time": "TF_NUM_INTEROP_THREADS=1",
@@ -62,13 +63,14 @@ def main():
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="NAME")
+    parser.add_argument("--system", choices=("keras-tensorflow", "keras-jax"), default="keras-tensorflow")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
     points = [
-        {"system": "keras-tensorflow", "task": "training", "network": "attention_56", "precision": "float32",
+        {"system": asked.system, "task": "training", "network": "attention_56", "precision": "float32",
          "batch_size": asked.batch_size, "change": change}
         for change in asked.changes
     ]  # fmt: skip

@@ -8,6 +8,7 @@ last one with its peak memory when there is nothing more to read.
 
 import json
 import os
+import queue
 import resource
 import sys
 import time
@@ -52,23 +53,34 @@ def keras_training(asked):
     from ranet_lib import datasets, models, training
 
     class Measure(keras.callbacks.Callback):
-        """Holds the training between two steps until the next order comes, and times each order's steps."""
+        """Holds the training between two steps until the next order comes, and times each order's steps.
+
+        Within an order nothing waits for a step to be over, as nothing does in a real run: what Keras calls at the end
+        of a step runs in a thread of its own.
+        """
+
+        async_safe = True
+
+        def __init__(self):
+            super().__init__()
+            self.over, self.steps, self.until = queue.SimpleQueue(), 1, 1
+            self.orders = orders()
 
         def on_train_batch_end(self, batch, logs=None):
-            float(logs["loss"])  # the step is over, on a GPU too
-            if batch == 0:
-                tell(first_step=time.perf_counter() - started)
-                self.orders, self.left = orders(), 0
-            elif self.left:
-                self.left -= 1
-                if self.left:
-                    return
-                tell(seconds=time.perf_counter() - self.began)
-            self.left = next(self.orders, None)
-            if self.left is None:
+            self.over.put(logs["loss"])
+
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch < self.until:
+                return
+            for _ in range(self.steps):
+                self.over.get()
+            now = time.perf_counter()
+            tell(first_step=now - started) if self.until == 1 else tell(seconds=now - self.began)
+            self.steps = next(self.orders, None)
+            if self.steps is None:
                 tell(peak_memory=peak_memory())
                 os._exit(0)
-            self.began = time.perf_counter()
+            self.until, self.began = batch + self.steps, time.perf_counter()
 
         def on_epoch_end(self, epoch, logs=None):
             raise RuntimeError("the epoch ended before the measurement did")
@@ -111,14 +123,16 @@ def keras_inference(asked):
     answer(lambda: model.predict_on_batch(x), started)
 
 
-def answer(step, started):
-    """Take one step, then as many as each order says."""
+def answer(step, started, wait=lambda: None):
+    """Take one step, then as many as each order says, and `wait` for the device after the last of them."""
     step()
+    wait()
     tell(first_step=time.perf_counter() - started)
     for count in orders():
         began = time.perf_counter()
         for _ in range(count):
             step()
+        wait()
         tell(seconds=time.perf_counter() - began)
     tell(peak_memory=peak_memory())
 
@@ -159,13 +173,12 @@ def torch_task(asked):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        loss.item()
 
     def infer():
         with torch.inference_mode(), half:
             call(x).cpu()
 
-    answer(train if training else infer, started)
+    answer(train if training else infer, started, torch.cuda.synchronize if device == "cuda" else lambda: None)
 
 
 # --- An exported network in ONNX Runtime -------------------------------------------------------------------------
@@ -205,14 +218,20 @@ def limit_task(asked):
     started = time.perf_counter()
     if asked["system"] == "matrix-product":
         one, two, product = (torch.ones(4096, 4096, dtype=kind, device=device) for _ in range(3))
-        answer(lambda: (torch.mm(one, two, out=product), wait()), started)
+        answer(lambda: torch.mm(one, two, out=product), started, wait)
     else:
         source, target = (torch.ones(2**28, dtype=torch.uint8, device=device) for _ in range(2))
-        answer(lambda: (target.copy_(source), wait()), started)
+        answer(lambda: target.copy_(source), started, wait)
 
 
 def peak_memory():
-    """Bytes of memory that this process has held at most."""
+    """Bytes of memory held at most: of the accelerator where there is one, else of this process."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        return sys.modules["torch"].cuda.max_memory_allocated()
+    if "jax" in sys.modules and (held := sys.modules["jax"].local_devices()[0].memory_stats()):
+        return held["peak_bytes_in_use"]
+    if "tensorflow" in sys.modules and sys.modules["tensorflow"].config.list_physical_devices("GPU"):
+        return sys.modules["tensorflow"].config.experimental.get_memory_info("GPU:0")["peak"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 

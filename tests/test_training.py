@@ -3,6 +3,11 @@
 import dataclasses
 import hashlib
 import json
+import os
+import re
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import keras
@@ -10,6 +15,9 @@ import numpy as np
 import pytest
 
 from ranet_lib import datasets, models, training
+
+
+on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="what JAX alone does; the slow tests run it")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +107,7 @@ def test_weight_decay_is_added_to_the_gradient():
     model = small_network()
     training.compile_model(model, recipe, 100)
     kernel, gamma = model.layers[0].kernel, model.layers[1].gamma
-    start, zeros = keras.ops.convert_to_numpy(kernel), [keras.ops.zeros_like(v) for v in model.trainable_variables]
+    start, zeros = keras.ops.convert_to_numpy(kernel), [keras.ops.zeros(v.shape) for v in model.trainable_variables]
     expected, velocity = 1.0, 0.0
     for _ in range(300):
         model.optimizer.apply(zeros, model.trainable_variables)
@@ -414,7 +422,10 @@ def test_the_notebook_can_be_run_again_by_hand():
         ({"devices": 0}, "devices must be a whole number of at least 1; received 0"),
         ({"devices": "all"}, "devices must be a whole number of at least 1; received 'all'"),
         ({"devices": 3}, "devices must divide batch_size 64; received 3"),
-        ({"devices": 2, "mixed_precision": "mixed_float16"}, "devices must be 1 with mixed_float16 on TensorFlow"),
+        pytest.param(
+            {"devices": 2, "mixed_precision": "mixed_float16"}, "devices must be 1 with mixed_float16 on TensorFlow",
+            marks=pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a limit of TensorFlow"),
+        ),
     ],
 )
 def test_a_wrong_parameter_is_named(parameters, message):
@@ -464,3 +475,54 @@ def test_the_graph_optimiser_is_off_in_training_and_then_as_before(data):
     before = is_off()
     training.fit(small_network(), data, quick(epochs=1), progress=False, callbacks=[look])
     assert len(during) == 5 and all(during) and is_off() == before
+
+
+def test_the_progress_line_holds_up_no_step(data, monkeypatch, capsys):
+    """Else a GPU would stand still while its last numbers travel to the line. (Only on JAX does Keras allow it.)"""
+    threads, read = [], training.Progress.on_train_batch_end
+
+    def remember(self, batch, logs=None):
+        threads.append(threading.current_thread())
+        read(self, batch, logs)
+
+    monkeypatch.setattr(training.Progress, "on_train_batch_end", remember)
+    training.fit(small_network(), data, quick(epochs=2))
+    assert len(threads) == 10
+    assert (threading.main_thread() in threads) == (keras.backend.backend() != "jax")
+    assert re.search(r"epoch 1/2 \[#+\.+\] \d/5  loss \d\.\d{3}  accuracy \d\.\d{3}  about", capsys.readouterr().out)
+
+
+@on_jax
+@pytest.mark.parametrize("mirrors", [True, False])
+@pytest.mark.parametrize(
+    "changes", [{}, {"crop_padding": 2}, {"crop_padding": 0}, {"augmentation": "none"}, {"train_images": 96}]
+)
+def test_batches_made_on_the_device_are_those_of_the_processor(data, changes, mirrors):
+    data = dataclasses.replace(data, name="other" if mirrors else data.name)
+    assert data.mirrors == mirrors
+    batches = training.Batches(data, quick(**changes), seed=3)
+    fed = training._feed(batches)
+    for epoch in (0, 2):
+        batches.start_epoch(epoch)
+        for index in (2, 0):
+            for there, here in zip(fed[index], batches[index], strict=True):
+                assert not isinstance(there, np.ndarray)
+                np.testing.assert_array_equal(np.asarray(there), here)
+
+
+@on_jax
+def test_what_a_device_cannot_make_or_keep_comes_from_the_processor(data, monkeypatch):
+    turned = training.Batches(data, quick(augmentation="rotate_shift_mirror"))
+    assert training._feed(turned) is turned
+    monkeypatch.setattr(training, "_MOST_ON_DEVICE", data.train.images.nbytes - 1)
+    batches = training.Batches(data, quick())
+    assert training._feed(batches) is batches
+
+
+@pytest.mark.slow
+def test_training_passes_its_tests_on_jax():
+    command = [sys.executable, "-m", "pytest", "-rp", "-p", "no:cacheprovider", __file__]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search("^PASSED .*made_on_the_device", done.stdout, re.M)

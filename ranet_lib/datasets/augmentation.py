@@ -47,14 +47,25 @@ def augment(
     padded[...] = np.rint(pad_value) if images.dtype.kind in "iu" else pad_value
     padded[:, pad : pad + height, pad : pad + width] = images
 
-    top, left = rng.integers(0, 2 * pad + 1, (2, count, 1))
-    is_mirrored = rng.random((count, 1)) < (0.5 if mirror else 0)
+    top, left, is_mirrored = draw_crops(count, rng, pad, mirror)
     x = np.arange(width)
-    rows = np.arange(count)[:, None] * padded_height + top + np.arange(height)
-    columns = left + np.where(is_mirrored, x[::-1], x)
+    rows = np.arange(count)[:, None] * padded_height + top[:, None] + np.arange(height)
+    columns = left[:, None] + np.where(is_mirrored[:, None], x[::-1], x)
     pixels = rows[:, :, None] * padded_width + columns[:, None, :]
     # One `take` of whole pixels is several times as fast as indexing the four axes.
     return padded.reshape(-1, channels).take(pixels.ravel(), axis=0).reshape(images.shape)
+
+
+def draw_crops(
+    count: int, rng: np.random.Generator, pad: int, mirror: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The chance in `augment` for `count` images: how far down and right each crop starts, and whether it is mirrored.
+
+    Returns:
+        Whole numbers from 0 to 2 * pad, twice, and booleans; each of shape (count,).
+    """
+    top, left = rng.integers(0, 2 * pad + 1, (2, count))
+    return top, left, rng.random(count) < (0.5 if mirror else 0)
 
 
 def rotate_shift_mirror(
