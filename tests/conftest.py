@@ -1,19 +1,18 @@
 """What the tests share: their order, the built site, and a browser without a network."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 from programs import find_programs, is_root
-from runs import MADE_BY_MAKE, ROOT, Runs
+from runs import Runs, build_site
 
 # The tests and the notebooks beside them share the cores. More threads for each would only wait for one another.
 for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-# These modules run last, in this order: each takes longer than all the others together.
-SLOW_MODULES = ["test_notebooks.py", "test_batch.py", "test_browser.py"]
+# These modules run last, in this order: they look at what goes on in the background.
+SLOW_MODULES = ["test_notebooks.py", "test_browser.py"]
 
 CHROMIUM_FLAGS = [
     "--headless",
@@ -42,7 +41,7 @@ def seed():
 
 @pytest.fixture(scope="session", autouse=True)
 def background(request, tmp_path_factory):
-    """The long notebook runs that the selected tests will look at, begun at once."""
+    """The notebook runs that the selected tests will look at, begun at once, and the site if it takes them all."""
     selected = {item.name for item in request.session.items if item.path.name == "test_notebooks.py"}
     if not selected:
         yield
@@ -50,19 +49,17 @@ def background(request, tmp_path_factory):
     from test_book import PAGES, named
 
     pages = [path for path in PAGES if f"test_page_runs[{named(path)}]" in selected]
-    train = any("test_page_runs" not in name for name in selected)
-    runs = Runs(tmp_path_factory.mktemp("notebooks"), pages, train)
+    train = any("default_run" in item.fixturenames for item in request.session.items)
+    build = train and len(pages) == len(PAGES) and any("site" in item.fixturenames for item in request.session.items)
+    runs = Runs(tmp_path_factory.mktemp("notebooks"), pages, train, build)
     yield runs
     runs.stop()
 
 
 @pytest.fixture(scope="session")
-def site():
-    """The folder of the built site; `make book` builds it unless it is newer than all it is made of."""
-    command = ["make", "book"] if MADE_BY_MAKE else [sys.executable, "-m", "ranet_lib", "book"]
-    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert build.returncode == 0, f"{' '.join(command)} failed:\n{build.stdout[-4000:]}\n{build.stderr[-8000:]}"
-    return ROOT / "_build" / "html"
+def site(background):
+    """The folder of the built site."""
+    return background.site.result() if background and background.site else build_site()
 
 
 @pytest.fixture(scope="session")

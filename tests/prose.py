@@ -6,7 +6,7 @@ import re
 import tokenize
 
 import nbformat
-from conftest import ROOT
+from runs import ROOT
 
 FENCE = re.compile(r"[ \t]*(?P<ticks>`{3,}|:{3,}|~{3,}) *(?:\{(?P<name>[\w-]+)\} *(?P<title>.*)|(?P<code>.*))$")
 #: Directives whose first line or content is for the reader. Of any other, such as `{eval-rst}`, nothing is.

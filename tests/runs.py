@@ -1,4 +1,4 @@
-"""Long notebook runs that go on in the background while the quick tests pass."""
+"""The notebooks of the book and the experiment notebook, run by papermill; those of the book in the background."""
 
 import json
 import os
@@ -19,77 +19,83 @@ HEADS = ROOT.parent / "shared" / "data" / "unpack.py"
 
 
 class Runs:
-    """Notebooks run by papermill's command, as many at a time as `book/execute.py` runs, one less beside the tests.
+    """Notebooks run by papermill's command, as many at a time as `book/execute.py` runs, then the site made of them.
 
     Args:
         folder: where the runs leave their files.
         pages: paths of notebooks to run as they are.
-        train: whether to run the experiment notebook too, in each way that a test looks at.
+        train: whether to run the experiment notebook too.
+        build: whether to build the site when all have run.
     """
 
-    def __init__(self, folder, pages, train):
-        self.folder = folder
-        self.quick_tests_are_over = threading.Event()
+    def __init__(self, folder, pages, train, build):
+        self.folder, self.keeping = folder, threading.Lock()
         sys.path.append(str(ROOT / "book"))
-        from execute import jobs
+        import execute  # not above: what makes the book is not needed by the tests of the library
+        from jupyter_cache import get_cache
 
-        self.pool = ThreadPoolExecutor(jobs())
-        self.pool.submit(self.quick_tests_are_over.wait)
-        self.futures = {}
+        if MADE_BY_MAKE:  # nothing is kept of what imported files that have changed since
+            subprocess.run(["make", "_build/cache.stamp"], cwd=ROOT, check=True, capture_output=True)
+        self.cache = get_cache(ROOT / "_build" / ".jupyter_cache")
+        self.pool = ThreadPoolExecutor(execute.jobs())
+        self.futures = {path: self.pool.submit(self._page, path) for path in execute.longest_first(pages)}
         if train:
-            self.futures["killed"] = self.pool.submit(self._kill_and_go_on)
             self.futures["default"] = self.pool.submit(self._train_by_default)
-            if HEADS.exists():
-                self.futures["cifar"] = self.pool.submit(self._train_on_cifar)
-        # The largest first, so that no core waits at the end while another has just begun one.
-        largest_first = sorted(pages, key=lambda path: path.stat().st_size, reverse=True)
-        self.futures |= {path: self.pool.submit(self._page, path) for path in largest_first}
-
-    def take_all_cores(self):
-        """Use what was left for the tests too."""
-        self.quick_tests_are_over.set()
-
-    def has(self, name):
-        return name in self.futures
+        self.site = ThreadPoolExecutor(1).submit(self._build) if build else None
 
     def folder_of(self, name):
         """Wait for a run; the folder (of a page: the executed notebook) that it has left."""
         return self.futures[name].result()
 
     def stop(self):
-        self.take_all_cores()
         self.pool.shutdown(cancel_futures=True)
 
-    def _papermill(self, notebook, executed, folder, environment=None):
-        command = [sys.executable, "-m", "papermill", str(notebook), str(executed), "--no-progress-bar"]
-        done = subprocess.run([*command, "--cwd", str(folder)], capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-3000:]
-
     def _page(self, path):
-        self._papermill(path, self.folder / path.name, path.parent)
-        return self.folder / path.name
+        executed = self.folder / path.name
+        papermill(path, executed, path.parent)
+        self._keep(path, executed)
+        return executed
 
     def _train_by_default(self):
         """Without any parameter, as in the book: the folder of the run is the one it names itself."""
         run = self.folder / "runs" / "attention_tiny-cluttered_digits-smoke-seed0"
         run.mkdir(parents=True)
-        self._papermill(TRAIN, run / TRAIN.name, self.folder, AS_USERS_HAVE_IT)
+        papermill(TRAIN, run / TRAIN.name, self.folder, AS_USERS_HAVE_IT)
+        self._keep(TRAIN, run / TRAIN.name)
         return run
 
-    def _train(self, name, **parameters):
-        process = run_train(self.folder / name, **parameters)
-        _, errors = process.communicate(timeout=900)
-        assert process.returncode == 0, errors[-3000:]
-        return self.folder / name
+    def _keep(self, path, executed):
+        """Check that every cell has run, and put the outputs where the build of the site finds them."""
+        import nbformat
+        from jupyter_cache.base import CacheBundleIn
 
-    def _kill_and_go_on(self):
-        kill_in_second_epoch(self.folder / "killed")
-        return self._train("killed")
+        notebook, result = (nbformat.read(each, as_version=4) for each in (path, executed))
+        for cell, done in zip(notebook.cells, result.cells, strict=True):
+            if cell.cell_type == "code":
+                assert done.execution_count, f"not run: {cell.source[:80]!r}"
+                cell.outputs, cell.execution_count = done.outputs, done.execution_count
+        with self.keeping:
+            self.cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path)), check_validity=False, overwrite=True)
 
-    def _train_on_cifar(self):
-        data = self.folder / "data"
-        subprocess.run([sys.executable, str(HEADS), str(data), "--heads"], check=True)
-        return self._train("cifar", dataset="cifar100", data_dir=data, epochs=1, batch_size=32, label_noise=0.2)
+    def _build(self):
+        for run in self.futures.values():
+            run.result()
+        return build_site()
+
+
+def build_site():
+    """`make book`, which builds the site unless it is newer than all it is made of; its folder."""
+    command = ["make", "book"] if MADE_BY_MAKE else [sys.executable, "-m", "ranet_lib", "book"]
+    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert build.returncode == 0, f"{' '.join(command)} failed:\n{build.stdout[-4000:]}\n{build.stderr[-8000:]}"
+    return ROOT / "_build" / "html"
+
+
+def papermill(notebook, executed, folder, environment=None):
+    """Run a notebook in `folder` with papermill's command."""
+    command = [sys.executable, "-m", "papermill", str(notebook), str(executed), "--no-progress-bar"]
+    done = subprocess.run([*command, "--cwd", str(folder)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def run_train(folder, **parameters):

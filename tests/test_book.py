@@ -9,9 +9,9 @@ import statistics
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from prose import captions, of_markdown, of_python, unlinked_terms
+from runs import ROOT
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 

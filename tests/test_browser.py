@@ -19,7 +19,8 @@ from urllib.request import url2pathname
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT, open_browser
+from conftest import open_browser
+from runs import ROOT
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By

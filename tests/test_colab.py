@@ -10,8 +10,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
 from packaging.requirements import Requirement
+from runs import ROOT
 from test_package import PROJECT
 
 sys.path.insert(0, str(ROOT / "book"))

@@ -8,7 +8,7 @@ import re
 import textwrap
 
 import pytest
-from conftest import ROOT
+from runs import ROOT
 
 PAGE = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
 MODULES = re.findall(r"automodule:: (\S+)", PAGE)

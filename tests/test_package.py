@@ -7,9 +7,9 @@ import tomllib
 from importlib.metadata import version
 
 import pytest
-from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from runs import ROOT
 
 import ranet_lib
 

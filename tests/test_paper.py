@@ -11,8 +11,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
 from programs import find_programs, is_root
+from runs import ROOT
 
 sys.path.insert(0, str(ROOT / "book"))
 import paper

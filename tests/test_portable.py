@@ -10,7 +10,7 @@ import time
 from pathlib import Path, PureWindowsPath
 
 import pytest
-from conftest import ROOT
+from runs import ROOT
 
 from ranet_lib import __main__ as without_make
 from ranet_lib import downloads, records, training

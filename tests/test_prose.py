@@ -5,9 +5,9 @@ import subprocess
 from collections import defaultdict
 
 import pytest
-from conftest import ROOT
 from programs import find_programs
 from prose import files, of_file
+from runs import ROOT
 
 #: Words that the dictionary lacks, one a line: names, terms of the field, abbreviations. Capitals do not count.
 LIST = ROOT / "tests" / "words.txt"

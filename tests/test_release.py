@@ -13,7 +13,7 @@ import zipfile
 
 import pytest
 import yaml
-from conftest import ROOT
+from runs import ROOT
 
 import ranet_lib
 from ranet_lib import _deprecated, masks, training

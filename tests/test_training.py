@@ -16,7 +16,6 @@ import pytest
 
 from ranet_lib import datasets, models, training
 
-
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="what JAX alone does; the slow tests run it")
 
 

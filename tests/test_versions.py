@@ -6,9 +6,9 @@ import shutil
 import sys
 
 import pytest
-from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
+from runs import ROOT
 from test_colab import find_uv, pinned, python_313, run
 from test_package import EXTRAS, PROJECT
 
