@@ -194,7 +194,7 @@ class Batches(keras.utils.PyDataset):
         return images, self.dataset.train.labels[rows]
 
     def draw(self, index):
-        """Which training images a batch has, whole numbers `(batch_size,)`, and the generator of its augmentation."""
+        """Which training images batch `index` has, whole numbers `(batch_size,)`, and the generator to augment them."""
         size = self.recipe.batch_size
         return self.order[index * size : (index + 1) * size], np.random.default_rng((self.seed, 2, self.epoch, index))
 

@@ -11,8 +11,8 @@ from runs import Runs, build_site
 for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-# These modules run last, in this order: they look at what goes on in the background.
-SLOW_MODULES = ["test_notebooks.py", "test_browser.py"]
+# These modules run last, in this order: two look at what goes on in the background, which between them builds the site.
+LAST_MODULES = ["test_notebooks.py", "test_models.py", "test_browser.py"]
 
 CHROMIUM_FLAGS = [
     "--headless",
@@ -27,8 +27,7 @@ CHROMIUM_FLAGS = [
 
 
 def pytest_collection_modifyitems(items):
-    """Put the slow modules last."""
-    rank = {name: place for place, name in enumerate(SLOW_MODULES, start=1)}
+    rank = {name: place for place, name in enumerate(LAST_MODULES, start=1)}
     items.sort(key=lambda item: rank.get(item.path.name, 0))
 
 
@@ -59,7 +58,7 @@ def background(request, tmp_path_factory):
 @pytest.fixture(scope="session")
 def site(background):
     """The folder of the built site."""
-    return background.site.result() if background and background.site else build_site()
+    return (background and background.site.result()) or build_site()
 
 
 @pytest.fixture(scope="session")

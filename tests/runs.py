@@ -1,13 +1,13 @@
 """The notebooks of the book and the experiment notebook, run by papermill; those of the book in the background."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,29 +19,25 @@ HEADS = ROOT.parent / "shared" / "data" / "unpack.py"
 
 
 class Runs:
-    """Notebooks run by papermill's command, as many at a time as `book/execute.py` runs, then the site made of them.
+    """Notebooks run by papermill, as many at a time as `book/execute.py` runs, then the site made of them.
 
     Args:
         folder: where the runs leave their files.
         pages: paths of notebooks to run as they are.
-        train: whether to run the experiment notebook too.
+        train: whether to run the experiment notebook too, by papermill's command.
         build: whether to build the site when all have run.
     """
 
     def __init__(self, folder, pages, train, build):
-        self.folder, self.keeping = folder, threading.Lock()
         sys.path.append(str(ROOT / "book"))
         import execute  # not above: what makes the book is not needed by the tests of the library
-        from jupyter_cache import get_cache
 
-        if MADE_BY_MAKE:  # nothing is kept of what imported files that have changed since
-            subprocess.run(["make", "_build/cache.stamp"], cwd=ROOT, check=True, capture_output=True)
-        self.cache = get_cache(ROOT / "_build" / ".jupyter_cache")
-        self.pool = ThreadPoolExecutor(execute.jobs())
-        self.futures = {path: self.pool.submit(self._page, path) for path in execute.longest_first(pages)}
+        # New processes, which import papermill once for all of their notebooks, and none of what the tests have.
+        self.pool = ProcessPoolExecutor(execute.jobs(), multiprocessing.get_context("spawn"))
+        self.futures = {path: self.pool.submit(run_page, path, folder) for path in execute.longest_first(pages)}
         if train:
-            self.futures["default"] = self.pool.submit(self._train_by_default)
-        self.site = ThreadPoolExecutor(1).submit(self._build) if build else None
+            self.futures["default"] = self.pool.submit(train_by_default, folder)
+        self.site = ThreadPoolExecutor(1).submit(self._keep, build)
 
     def folder_of(self, name):
         """Wait for a run; the folder (of a page: the executed notebook) that it has left."""
@@ -49,38 +45,27 @@ class Runs:
 
     def stop(self):
         self.pool.shutdown(cancel_futures=True)
+        wait([self.site])
 
-    def _page(self, path):
-        executed = self.folder / path.name
-        papermill(path, executed, path.parent)
-        self._keep(path, executed)
-        return executed
-
-    def _train_by_default(self):
-        """Without any parameter, as in the book: the folder of the run is the one it names itself."""
-        run = self.folder / "runs" / "attention_tiny-cluttered_digits-smoke-seed0"
-        run.mkdir(parents=True)
-        papermill(TRAIN, run / TRAIN.name, self.folder, AS_USERS_HAVE_IT)
-        self._keep(TRAIN, run / TRAIN.name)
-        return run
-
-    def _keep(self, path, executed):
-        """Check that every cell has run, and put the outputs where the build of the site finds them."""
+    def _keep(self, build):
+        """Put the outputs where `make book` finds them; build the site."""
         import nbformat
+        from jupyter_cache import get_cache
         from jupyter_cache.base import CacheBundleIn
 
-        notebook, result = (nbformat.read(each, as_version=4) for each in (path, executed))
-        for cell, done in zip(notebook.cells, result.cells, strict=True):
-            if cell.cell_type == "code":
-                assert done.execution_count, f"not run: {cell.source[:80]!r}"
-                cell.outputs, cell.execution_count = done.outputs, done.execution_count
-        with self.keeping:
-            self.cache.cache_notebook_bundle(CacheBundleIn(notebook, str(path)), check_validity=False, overwrite=True)
-
-    def _build(self):
-        for run in self.futures.values():
-            run.result()
-        return build_site()
+        if MADE_BY_MAKE:  # nothing stays of what imported files that have changed since
+            subprocess.run(["make", "_build/cache.stamp"], cwd=ROOT, check=True, capture_output=True)
+        cache = get_cache(ROOT / "_build" / ".jupyter_cache")
+        sources = {future: TRAIN if name == "default" else name for name, future in self.futures.items()}
+        for future in as_completed(sources):
+            source, executed = sources[future], future.result()
+            executed = executed / TRAIN.name if source == TRAIN else executed
+            notebook, done = (nbformat.read(path, as_version=4) for path in (source, executed))
+            for cell, run in zip(notebook.cells, done.cells, strict=True):
+                if cell.cell_type == "code":
+                    cell.outputs, cell.execution_count = run.outputs, run.execution_count
+            cache.cache_notebook_bundle(CacheBundleIn(notebook, str(source)), check_validity=False, overwrite=True)
+        return build_site() if build else None
 
 
 def build_site():
@@ -91,11 +76,24 @@ def build_site():
     return ROOT / "_build" / "html"
 
 
-def papermill(notebook, executed, folder, environment=None):
-    """Run a notebook in `folder` with papermill's command."""
-    command = [sys.executable, "-m", "papermill", str(notebook), str(executed), "--no-progress-bar"]
-    done = subprocess.run([*command, "--cwd", str(folder)], capture_output=True, text=True, env=environment)
+def run_page(path, folder):
+    """Run a notebook of the book where it lies; the executed copy, in `folder`, in which every cell has run."""
+    import papermill
+
+    notebook = papermill.execute_notebook(path, folder / path.name, cwd=path.parent, progress_bar=False)
+    for cell in notebook.cells:
+        assert cell.cell_type != "code" or cell.execution_count, f"not run: {cell.source[:80]!r}"
+    return folder / path.name
+
+
+def train_by_default(folder):
+    """Run the experiment notebook without any parameter, as in the book; the folder of the run, which names itself."""
+    run = folder / "runs" / "attention_tiny-cluttered_digits-smoke-seed0"
+    run.mkdir(parents=True)
+    command = [sys.executable, "-m", "papermill", TRAIN, run / TRAIN.name, "--no-progress-bar", "--cwd", folder]
+    done = subprocess.run(command, capture_output=True, text=True, env=AS_USERS_HAVE_IT)
     assert done.returncode == 0, done.stderr[-3000:]
+    return run
 
 
 def run_train(folder, **parameters):

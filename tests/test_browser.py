@@ -145,11 +145,8 @@ def console_errors(browser):
 
 
 @pytest.fixture(scope="module")
-def pages(site, tmp_path_factory):
-    """Every page of the site, but the redirect at its top. A browser for each core: axe-core takes seconds a page."""
-    paths = sorted(site.rglob("*.html"))
-    names = {path: path.relative_to(site).as_posix() for path in paths}
-    axe = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
+def in_browsers(tmp_path_factory):
+    """`in_browsers(look, things)` lists `look(browser, thing)` of each: several at a time, a browser for each core."""
     with ExitStack() as stack:
         free = SimpleQueue()
         for _ in range(min(os.cpu_count() or 1, 4)):
@@ -157,16 +154,27 @@ def pages(site, tmp_path_factory):
             stack.callback(browser.quit)
             free.put(browser)
 
-        def look(path):
-            browser = free.get()
-            try:
-                return look_at(browser, path.as_uri(), names[path], axe)
-            finally:
-                free.put(browser)
+        def in_browsers(look, things):
+            def in_a_free_one(thing):
+                browser = free.get()
+                try:
+                    return look(browser, thing)
+                finally:
+                    free.put(browser)
 
-        ours = [path for path in paths if names[path] != "index.html" and not names[path].startswith("_static/")]
-        with ThreadPoolExecutor(free.qsize()) as pool:
-            return list(pool.map(look, ours))
+            with ThreadPoolExecutor(free.qsize()) as pool:
+                return list(pool.map(in_a_free_one, things))
+
+        yield in_browsers
+
+
+@pytest.fixture(scope="module")
+def pages(site, in_browsers):
+    """Every page of the site, but the redirect at its top."""
+    names = {path: path.relative_to(site).as_posix() for path in sorted(site.rglob("*.html"))}
+    ours = [path for path, name in names.items() if name != "index.html" and not name.startswith("_static/")]
+    axe = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
+    return in_browsers(lambda browser, path: look_at(browser, path.as_uri(), names[path], axe), ours)
 
 
 def look_at(browser, address, name, axe):
@@ -186,6 +194,13 @@ def look_at(browser, address, name, axe):
 def check(pages, wrong):
     """Fail if `wrong(page)` returns anything for a page, with all that it returned."""
     report = [f"{page.name}: {item}" for page in pages for item in wrong(page)]
+    assert not report, "\n".join(report)
+
+
+def check_in(in_browsers, pages, wrong):
+    """The same with `wrong(browser, page)`."""
+    found = in_browsers(lambda browser, page: (page, list(wrong(browser, page))), pages)
+    report = [f"{page.name}: {item}" for page, items in found for item in items]
     assert not report, "\n".join(report)
 
 
@@ -319,8 +334,8 @@ def test_frames_of_explorers_are_small(site, explorer_pages):
     assert asked_for == {file.name for file in (site / "_static" / "explorers").iterdir()}
 
 
-def test_frames_come_when_the_reader_comes_near(site, browser, explorer_pages):
-    def early_or_never(page):
+def test_frames_come_when_the_reader_comes_near(site, in_browsers, explorer_pages):
+    def early_or_never(browser, page):
         browser.get((site / page.name).as_uri())
         for explorer in browser.find_elements(By.CSS_SELECTOR, ".explore"):
             at, height = browser.execute_script(
@@ -334,7 +349,7 @@ def test_frames_come_when_the_reader_comes_near(site, browser, explorer_pages):
             except TimeoutException:
                 yield "not fetched"
 
-    check(explorer_pages, early_or_never)
+    check_in(in_browsers, explorer_pages, early_or_never)
 
 
 def bring(browser, element):
@@ -365,13 +380,13 @@ def by_pointer(browser, control):
     ActionChains(browser).move_to_element(control).click_and_hold().move_by_offset(way, 0).release().perform()
 
 
-def test_every_control_changes_its_picture_and_says_so(site, browser, explorer_pages):
+def test_every_control_changes_its_picture_and_says_so(site, in_browsers, explorer_pages):
     def seen(explorer, control):
         image, live = (explorer.find_element(By.CSS_SELECTOR, name) for name in ("img", "[aria-live=polite]"))
         value = control.get_attribute("aria-valuetext") or Select(control).first_selected_option.text
         return image.get_attribute("src"), image.get_attribute("alt"), live.text, value
 
-    def dead_controls(page):
+    def dead_controls(browser, page):
         browser.get((site / page.name).as_uri())
         for explorer in browser.find_elements(By.CLASS_NAME, "explore"):
             for control in explorer.find_elements(By.CSS_SELECTOR, "input, select"):
@@ -384,7 +399,7 @@ def test_every_control_changes_its_picture_and_says_so(site, browser, explorer_p
                         yield f"{control.accessible_name}, {move.__name__}: {before[1:]}, then {after[1:]}"
         yield from console_errors(browser)
 
-    check(explorer_pages, dead_controls)
+    check_in(in_browsers, explorer_pages, dead_controls)
 
 
 def test_without_javascript_explorers_show_where_they_start(site, browser, explorer_pages):
