@@ -204,9 +204,17 @@ def test_every_kind_of_network_shows_its_masks_and_its_response(name):
         assert ((scores > 0) & (scores < 1)).all()
 
 
-def test_the_history_of_masks_has_those_before_training_and_after_each_epoch():
+def one_module():
+    """A network of one attention module, so that what is to be traced again and again takes a moment."""
     keras.utils.set_random_seed(0)
-    network, x = models.create_model("attention_tiny", 10), images(3)
+    image = keras.Input((32, 32, 3))
+    features = keras.layers.Conv2D(8, 3, strides=4)(image)
+    features = keras.layers.GlobalAveragePooling2D()(blocks.AttentionModule(8, mask_depth=1, pre_units=0)(features))
+    return keras.Model(image, keras.layers.Dense(10)(features), name="one_module")
+
+
+def test_the_history_of_masks_has_those_before_training_and_after_each_epoch():
+    network, x = one_module(), images(3)
     data = datasets.load_dataset("cluttered_digits")
     history = masks.MaskHistory(network, x)
     at_birth = masks.attention_masks(network, x)
@@ -220,7 +228,7 @@ def test_the_history_of_masks_has_those_before_training_and_after_each_epoch():
 
 
 def test_many_looks_leave_no_remark(caplog):
-    model = models.create_model("attention_tiny", width=0.25)
+    model = one_module()
     images = np.zeros((1, 32, 32, 3), "float32")
     with caplog.at_level("WARNING", logger="tensorflow"):
         for _ in range(7):

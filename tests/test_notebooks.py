@@ -11,6 +11,25 @@ from test_book import PAGES, each
 from ranet_lib import datasets, models, records, training
 
 
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"modle": "attention_56"}, "unknown parameter 'modle'; the parameters are: model, model_options, dataset"),
+        ({"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
+    ],
+)
+def test_a_wrong_parameter_stops_it_in_the_first_cell(parameters, message, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        papermill.execute_notebook(
+            TRAIN, tmp_path / "out.ipynb", parameters={"output_dir": str(tmp_path / "run"), **parameters},
+            progress_bar=False,
+        )  # fmt: skip
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    failed = [cell for cell in executed.cells if cell.cell_type == "code" and cell.metadata.papermill.exception]
+    assert len(failed) == 1 and "check_parameters" in failed[0].source
+    assert not (tmp_path / "run").exists()
+
+
 @each(PAGES)
 def test_page_runs(path, background):
     assert background.folder_of(path).exists()
@@ -44,22 +63,3 @@ def test_its_weights_give_the_recorded_test_error(default_run):
     training.compile_model(model, training.recipe("smoke"), 1)
     model.load_weights(default_run / "model.weights.h5")
     assert training.evaluate(model, data, data.test)["error"] == record["test"]["last_epoch"]["error"]
-
-
-@pytest.mark.parametrize(
-    "parameters, message",
-    [
-        ({"modle": "attention_56"}, "unknown parameter 'modle'; the parameters are: model, model_options, dataset"),
-        ({"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
-    ],
-)
-def test_a_wrong_parameter_stops_it_in_the_first_cell(parameters, message, tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match=message):
-        papermill.execute_notebook(
-            TRAIN, tmp_path / "out.ipynb", parameters={"output_dir": str(tmp_path / "run"), **parameters},
-            progress_bar=False,
-        )  # fmt: skip
-    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    failed = [cell for cell in executed.cells if cell.cell_type == "code" and cell.metadata.papermill.exception]
-    assert len(failed) == 1 and "check_parameters" in failed[0].source
-    assert not (tmp_path / "run").exists()
