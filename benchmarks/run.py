@@ -32,8 +32,8 @@ SYSTEMS = {
 #: What the machine can do at most: one step of these systems is so many FLOPs, or so many bytes read or written.
 LIMITS = {"matrix-product": 2 * 4096**3, "memory-copy": 2 * 2**28}
 MEASURES = {"matrix-product": "flops_per_second", "memory-copy": "bytes_per_second"}
-#: How often each activation goes through memory at least: written and read; in training also read, its gradient
-#: written and read.
+#: How often each activation is written and read at least: written and read once; in training read once more, and its
+#: gradient written and read.
 TRIPS = {"training": 5, "inference": 2}
 #: All systems hold their networks at a time, so none may take the whole memory of a GPU before it needs it.
 SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
@@ -114,8 +114,7 @@ def add_shares(results):
     """Add to each system the cost of an image, and which share of what the machine can do its speed is.
 
     `flops_per_image` counts the convolutions and dense layers, in training three times: forward, and the gradients for
-    inputs and for weights. `bytes_per_image` is the least that must go through memory: see `TRIPS`. A network that is
-    limited by one of the two cannot be quicker than a share of 1 of it.
+    inputs and for weights. `bytes_per_image` is how much goes through memory when no cache holds anything: see `TRIPS`.
     """
     from ranet_lib import models
 
