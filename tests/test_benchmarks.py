@@ -47,7 +47,7 @@ def test_plain_torch_is_the_same_network(name, training, monkeypatch):
 @pytest.mark.parametrize(
     "task, systems",
     [
-        ("training", ["keras-tensorflow", "torch-channels_last"]),
+        ("training", ["keras-tensorflow", "keras-jax", "torch-channels_last"]),
         ("inference", ["keras-tensorflow", "torch-channels_last", "onnxruntime", "matrix-product", "memory-copy"]),
     ],
 )
@@ -84,3 +84,17 @@ def test_wrong_arguments_are_refused_before_anything_starts(tmp_path):
         done = run(*words)
         assert done.returncode == 2 and message in done.stderr
     assert taken.read_text() == "{}"
+
+
+@pytest.mark.slow
+def test_every_convolution_is_measured(tmp_path):
+    """Together they have the FLOPs that the network is said to have, all but those of its dense layer."""
+    output, script = tmp_path / "alone.json", RUN.with_name("convolutions.py")
+    command = [sys.executable, script, "--batch-size", "2", "--repeats", "1", "--output", output]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(output.read_text())["results"]
+    assert all(len(result["seconds"]) == 3 and min(result["seconds"]) > 0 for result in results)
+    dense = 2 * models.create_model("attention_56").layers[-1].kernel.shape[0] * 10
+    flops = sum(result["count"] * result["flops"] for result in results) / 2
+    assert flops + dense == pytest.approx(models.describe("attention_56")["flops"], rel=1e-3)
