@@ -609,6 +609,12 @@ class Progress(keras.callbacks.Callback):
             self.ended = batch + 1, logs
 
     def on_train_batch_begin(self, batch, logs=None):
+        self._report()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._report()
+
+    def _report(self):
         now = time.perf_counter()
         if self.ended is None or now - self.shown < self.every:
             return
