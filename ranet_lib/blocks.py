@@ -389,8 +389,10 @@ class _Mask(Block):
             convolution(filters, 1, use_bias=use_bias, name="tail_conv_2"),
         ]  # fmt: skip
 
-    def finish(self, features, training):
-        return MASK_ACTIVATIONS[self.mask_activation](apply_chain(self.tail, features, training))
+    def call(self, inputs, training=None, activate=True):
+        """Return the mask, or with `activate=False` the scores that the mask activation would turn into it."""
+        scores = apply_chain(self.tail, self._look(inputs, training), training)
+        return MASK_ACTIVATIONS[self.mask_activation](scores) if activate else scores
 
     def get_config(self):
         return super().get_config() | {
@@ -406,6 +408,7 @@ class MaskBranch(_Mask):
     units and up-sampling to the size before that pooling. A skip connection of one unit joins equal sizes
     on the way (there are `depth - 1`). Then BN-ReLU-conv 1x1 twice, and the mask activation. Sizes that two does
     not divide are fine: pooling rounds up, and up-sampling goes back to the exact size. Paper: section 3.2, figure 3.
+    Called with `activate=False`, the branch returns its scores, from before the mask activation.
 
     Args:
         filters: channels of input and output.
@@ -475,7 +478,7 @@ class MaskBranch(_Mask):
             build_chain(self.at(level, self.up), (shape[0], *self.sizes[level + 1], self.filters))
         build_chain(self.tail, input_shape)
 
-    def call(self, inputs, training=None):
+    def _look(self, inputs, training):
         features, passed = inputs, []
         for level in range(self.depth):  # bottom-up
             features = apply_chain([self.pools[level], *self.at(level, self.down)], features, training)
@@ -486,7 +489,7 @@ class MaskBranch(_Mask):
             features = ops.image.resize(features, self.sizes[level], interpolation=self.interpolation)
             if level > 0:
                 features = features + passed[level - 1]
-        return self.finish(features, training)
+        return features
 
     def sublayers(self):
         down = [layer for level, pool in enumerate(self.pools) for layer in (pool, *self.at(level, self.down))]
@@ -556,8 +559,8 @@ class LocalMaskBranch(_Mask):
     def build(self, input_shape):
         build_chain([*self.units, *self.tail], input_shape)
 
-    def call(self, inputs, training=None):
-        return self.finish(apply_chain(self.units, inputs, training), training)
+    def _look(self, inputs, training):
+        return apply_chain(self.units, inputs, training)
 
     def sublayers(self):
         return self.units + self.tail

@@ -51,7 +51,7 @@ def test_residual_unit_without_its_residual_is_the_identity():
 
 def forced_mask(module, value):
     """Make the mask of a built module the constant `value` whatever it sees."""
-    module.mask.finish = lambda features, training: keras.ops.full_like(features, value)
+    module.mask.call = lambda features, training=None: keras.ops.full_like(features, value)
 
 
 @pytest.mark.parametrize("learning, factor", [("residual", 1.25), ("naive", 0.25)])
@@ -203,6 +203,16 @@ def test_the_mask_branch_sees_further_than_a_local_one():
         far[name] = np.abs(numpy(branch(inputs)) - numpy(branch(changed)))[0, -1, -1].max()
     assert far["encoder_decoder"] > 0
     assert far["local"] == 0
+
+
+@pytest.mark.parametrize("activation", blocks.MASK_ACTIVATIONS)
+@pytest.mark.parametrize("branch", [blocks.MaskBranch, blocks.LocalMaskBranch])
+def test_the_scores_of_a_branch_are_its_mask_before_the_activation(branch, activation):
+    inputs = features(2, 8, 8, 8)
+    branch = branch(8, mask_activation=activation)
+    scores, mask = branch(inputs, activate=False), branch(inputs)
+    np.testing.assert_array_equal(numpy(blocks.MASK_ACTIVATIONS[activation](scores)), numpy(mask))
+    assert np.abs(numpy(scores)).max() > 1  # not the mask itself, whose values are at most 1
 
 
 def test_batch_statistics_move_in_training_only_and_batch_mates_do_not_matter_in_inference():
