@@ -6,21 +6,29 @@ Jupyter Book would run them too, one after the other. What fails here stops the 
 """
 
 import argparse
+import math
 import os
 import sys
+import tempfile
+import time
+import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import nbformat
 import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
-from jupyter_cache.executors.utils import single_nb_execution
+from nbclient import NotebookClient
+from times import MACHINES, named, notebooks, read, seconds_of
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "book" / "_ext"))
+from log_lines import without_log_lines  # noqa: E402
+
 # How many threads TensorFlow, and what goes by OpenMP, starts for one operation.
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
 MEMORY_OF_A_NOTEBOOK = 2**31  # bytes; what the largest one takes, with room to spare
+CORES_WHILE_TIMED = 2 / 3  # what each notebook had when its seconds were measured: see times.py
 
 
 def main(arguments=None):
@@ -31,18 +39,25 @@ def main(arguments=None):
         parser.error(f"--jobs must be at least 1; received {asked.jobs}")
     share_cores(asked.jobs)
     cache = get_cache(ROOT / "_build" / ".jupyter_cache")
+    timeout = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]["timeout"]
+    paths = changed(cache)
+    print(forecast(paths, asked.jobs), flush=True)
+    width = max((len(named(path)) for path in paths), default=0)
     failed = []
     with ProcessPoolExecutor(asked.jobs) as pool:
-        running = {pool.submit(run, path): path for path in changed(cache)}
-        for done in as_completed(running):
-            path, result = running[done], done.result()
-            if result.err is not None:
+        running = {pool.submit(run, path, timeout): path for path in paths}
+        for number, done in enumerate(as_completed(running), start=1):
+            path, (notebook, seconds, said, failure) = running[done], done.result()
+            place, end = f"[{number:{len(str(len(paths)))}}/{len(paths)}]", "  failed" if failure else ""
+            print(f"{place} {named(path):{width}}  {duration(seconds)}{end}", flush=True)
+            if failure:
                 failed.append(path)
-                print(f"{named(path)} failed:\n{result.exc_string}", file=sys.stderr, flush=True)
+                print(said, failure, sep="\n", file=sys.stderr, flush=True)
                 continue
-            bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
+            bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-            print(f"{named(path)}: {result.time:.0f} s", flush=True)
+            if warnings := of_note(notebook, said):
+                print(warnings, file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 
@@ -65,38 +80,76 @@ def share_cores(jobs):
 
 
 def longest_first(paths):
-    """Notebooks by the time that their cards tell, so that no core waits at the end for a long one begun late."""
-    times = ("two minutes", "minute and a half", "about a minute", "about one minute", "under a minute")
+    """Notebooks by the time that they take, so that no core waits at the end for a long one begun late.
 
-    def rank(path):
-        card = path.read_text(encoding="utf-8").partition("**Time:**")[2].partition(".")[0]
-        return next((place for place, time in enumerate(times) if time in card), len(times))
+    One that has never been timed comes before all others.
+    """
+    return sorted(paths, key=lambda path: -slow_seconds(path))
 
-    return sorted(paths, key=rank)
+
+def slow_seconds(path):
+    return (seconds_of(read(path)) or {"slow": math.inf})["slow"]
 
 
 def changed(cache):
     """The notebooks of the table of contents whose code the cache does not know, the longest first."""
-    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    files = [entry["file"] for part in contents["parts"] for entry in part["chapters"]]
-    for path in longest_first(filter(Path.exists, (ROOT / f"{file}.ipynb" for file in files))):
+
+    def is_known(path):
         try:
-            cache.match_cache_notebook(read(path))
+            return cache.match_cache_notebook(read(path))
         except KeyError:
-            yield path
+            return None
+
+    return longest_first(path for path in notebooks() if not is_known(path))
 
 
-def read(path):
-    return nbformat.read(path, as_version=4)
+def forecast(paths, jobs):
+    """How many notebooks run, and about how long that takes: their work on the cores, or the longest of them alone."""
+    if not paths:
+        return "No notebook has changed since it was last run."
+    count = f"{len(paths)} notebooks" if len(paths) > 1 else "one notebook"
+    timed = [times for path in paths if (times := seconds_of(read(path)))]
+    if not timed:
+        return f"Running {count}."
+    cores = min(os.cpu_count() or 1, jobs)
+    slow, quick = (
+        math.ceil(CORES_WHILE_TIMED * max(sum(times[machine] for times in timed) / cores,
+                                          max(times[machine] for times in timed)) / 60)
+        for machine in MACHINES
+    )  # fmt: skip
+    minutes = f"about {slow} minutes on slow cores, {quick} on quick ones" if slow > 1 else "about a minute"
+    return f"Running {count}, {min(jobs, len(paths))} at a time, the longest first: {minutes}."
 
 
-def named(path):
-    return path.relative_to(ROOT).as_posix()
+def duration(seconds):
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:2} s" if minutes else f"{seconds} s"
 
 
-def run(path):
-    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]
-    return single_nb_execution(read(path), cwd=str(path.parent), timeout=settings["timeout"], allow_errors=False)
+def run(path, timeout):
+    """Run a notebook in a kernel: the notebook with its outputs, the seconds, what the kernel said, why it failed."""
+    notebook, failure, began = read(path), None, time.monotonic()
+    where = {"metadata": {"path": str(path.parent)}}
+    with tempfile.TemporaryFile() as stderr:  # of the kernels that run at the same time, each has its own
+        try:
+            # The cache compares metadata of cells too, so no time may be put there.
+            NotebookClient(notebook, timeout=timeout, record_timing=False, resources=where).execute(stderr=stderr)
+        except Exception:  # a cell's, or a kernel that has died
+            failure = traceback.format_exc()
+        seconds = time.monotonic() - began
+        stderr.seek(0)
+        return notebook, seconds, stderr.read().decode("utf-8", errors="replace"), failure
+
+
+def of_note(notebook, said):
+    """What a notebook and its kernel wrote on stderr, without the lines with which they start.
+
+    A kernel writes there, too, what it hands on as the output of a cell.
+    """
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    shown = "".join(output.text for output in outputs if output.get("name") == "stderr")
+    lines = [line for line in said.splitlines(keepends=True) if line.strip() not in shown]
+    return without_log_lines(shown + "".join(lines)).rstrip()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import statistics
+import sys
 
 import nbformat
 import pytest
@@ -35,6 +36,10 @@ MEASURED = re.compile(
 )
 #: Numbers in prose that come from no record, with their reasons, by page.
 REASONS = yaml.safe_load((ROOT / "tests" / "numbers.yml").read_text(encoding="utf-8"))
+
+sys.path.insert(0, str(ROOT / "book"))
+
+import times  # noqa: E402
 
 DIRECTIVE = re.compile(r"(?P<fence>`{3,}|:{3,}) *\{(?P<name>exercise|solution)(?:-start)?\} *(?P<argument>[^\n]*)\n"
                        r"(?P<options>(?: *:[\w-]+:[^\n]*\n)*)")  # fmt: skip
@@ -146,6 +151,16 @@ def test_chapter_opens_with_a_card_and_ends_with_what_was_learned(path):
 
 
 @each(NOTEBOOKS)
+def test_notebook_keeps_its_time_and_the_card_tells_it(path):
+    notebook = read(path)
+    seconds = times.seconds_of(notebook)
+    assert seconds, "after `make book`: .venv/bin/python book/times.py --machine slow (or quick) NOTEBOOK"
+    told = times.TIME.search(notebook.cells[0].source)
+    assert told or path.parent.name == "experiments"
+    assert not told or told[0] == f"{times.told(**seconds)}.", "run .venv/bin/python book/times.py"
+
+
+@each(NOTEBOOKS)
 def test_notebook_names_no_place_on_one_machine(path):
     found = re.findall(r"(?<![\w.:/~])/(?:home|root|Users|tmp|work|mnt|opt|var)/\S*|\b[A-Z]:\\\\\S*|file://\S*",
                        path.read_text(encoding="utf-8"))  # fmt: skip
@@ -194,7 +209,7 @@ def measured(path):
     if path.suffix == ".md":
         texts = [of_markdown(path.read_text(encoding="utf-8"))]
     else:
-        texts = [of_markdown(cell.source) for cell in cells(path, "markdown")]
+        texts = [of_markdown(times.TIME.sub("", cell.source)) for cell in cells(path, "markdown")]
         for cell in cells(path, "code"):
             texts += [*map(of_markdown, captions(cell)), of_python(cell.source, strings=True)]
     for text in texts:

@@ -9,23 +9,13 @@ Two things stop the build, since it runs with warnings as errors: a picture with
 and any output on stderr but the lines that TensorFlow and XLA log when they start.
 """
 
-import re
-
 import myst_nb.sphinx_
 from docutils import nodes
+from log_lines import without_log_lines
 from myst_nb.core.render import NbElementRenderer
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
-
-# "2026-01-31 12:00:00.000000: I tensorflow/...", "I0000 00:00:1700000000.000000 123 cuda.cc:1] ...", and the two
-# sentences that go with them and carry no date.
-LOG_LINE = re.compile(
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] "
-    r"|[IWE]\d{4} \d\d:\d\d:\d+\.\d+ "
-    r"|WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
-    r"|To enable the following instructions: .*rebuild TensorFlow with the appropriate compiler flags\."
-)
 
 
 class OutputRenderer(NbElementRenderer):
@@ -42,9 +32,8 @@ class OutputRenderer(NbElementRenderer):
 
     def render_stderr(self, output, cell_metadata, cell_index, source_line):
         """Return the nodes of a stderr stream without its log lines, or none when that leaves nothing."""
-        lines = [line for line in output["text"].splitlines(keepends=True) if not LOG_LINE.match(line)]
-        text = "".join(lines)
-        if not text.strip():
+        text = without_log_lines(output["text"])
+        if not text:
             return []
         return super().render_stderr(output | {"text": text}, cell_metadata, cell_index, source_line)
 

@@ -1,0 +1,121 @@
+"""How `book/execute.py` runs the notebooks of a book and what it shows of them; how `book/times.py` keeps the times."""
+
+import sys
+
+import nbformat
+import pytest
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from runs import ROOT
+
+sys.path.insert(0, str(ROOT / "book"))
+
+import execute  # noqa: E402
+import times  # noqa: E402
+
+CARD = "# Title\n\n**Time:** a while. Nothing is trained here. **Downloads:** none."
+KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+CELLS = {
+    "quiet": "print('no word of this')",
+    "warns": "import os, warnings\nos.write(2, b'I0000 00:00:1.2 3 port.cc:153] oneDNN is on.\\n')\n"
+    "os.write(2, b'past Python\\n')\nwarnings.warn('too few images')",
+    "fails": "raise ValueError('wrong width')",
+    "dies": "import os\nos.write(2, b'last words\\n')\nos.abort()",
+}
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """Make a book of the notebooks that are named; the folder they are in."""
+
+    def make(*names):
+        chapters = "".join(f"\n      - file: book/{name}" for name in names)
+        (tmp_path / "_toc.yml").write_text(f"parts:\n  - chapters:{chapters}\n", encoding="utf-8")
+        (tmp_path / "_config.yml").write_text("execute:\n  timeout: 60\n", encoding="utf-8")
+        (tmp_path / "book").mkdir(exist_ok=True)
+        for name in names:
+            cells = [new_markdown_cell(CARD), new_code_cell(CELLS[name])]
+            nbformat.write(new_notebook(cells=cells, metadata=KERNEL), tmp_path / "book" / f"{name}.ipynb")
+        return tmp_path / "book"
+
+    for module in (execute, times):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    for name in execute.THREADS:
+        monkeypatch.setenv(name, "1")
+    return make
+
+
+def keep(path, **seconds):
+    notebook = times.read(path)
+    notebook.metadata["ranet"] = {"seconds": seconds}
+    nbformat.write(notebook, path)
+
+
+def test_shows_progress_and_warnings_but_no_start_up_noise(book, capfd):
+    folder = book("quiet", "warns")
+    keep(folder / "quiet.ipynb", slow=240)
+    keep(folder / "warns.ipynb", slow=60)
+    assert execute.main(["--jobs", "1"]) == 0
+    shown, errors = capfd.readouterr()
+    first, *progress = shown.splitlines()
+    assert first == (
+        "Running 2 notebooks, 1 at a time, the longest first: about 4 minutes on slow cores, 2 on quick ones."
+    )
+    assert [line[:24] for line in progress] == ["[1/2] book/quiet.ipynb  ", "[2/2] book/warns.ipynb  "]
+    assert all(line.endswith(" s") for line in progress)
+    assert "UserWarning: too few images" in errors and errors.count("past Python") == 1
+    assert "oneDNN" not in errors and "Kernel is running" not in errors and "no word" not in shown + errors
+    assert times.measured(times.read(folder / "quiet.ipynb")) > 0
+    assert execute.main([]) == 0  # both are in the cache now
+    assert capfd.readouterr() == ("No notebook has changed since it was last run.\n", "")
+
+
+def test_shows_failures_in_full_and_keeps_the_others(book, capfd):
+    book("fails", "dies", "quiet")
+    assert execute.main(["--jobs", "2"]) == 1
+    shown, errors = capfd.readouterr()
+    for name in ("fails", "dies", "quiet"):
+        (line,) = [line for line in shown.splitlines() if f"book/{name}.ipynb" in line]
+        assert line.endswith("  failed") is (name != "quiet")
+    assert "wrong width" in errors and "last words" in errors and "DeadKernelError" in errors
+    execute.main(["--jobs", "2"])
+    assert "book/quiet.ipynb" not in capfd.readouterr().out
+
+
+def test_the_longest_runs_first_and_before_it_what_nobody_has_timed(book):
+    folder = book("quiet", "warns", "fails")
+    keep(folder / "quiet.ipynb", slow=20)
+    keep(folder / "warns.ipynb", quick=20)
+    paths = sorted(folder.iterdir())
+    assert [path.stem for path in execute.longest_first(paths)] == ["fails", "warns", "quiet"]
+
+
+def test_measured_times_are_kept_for_the_machine_that_is_named(book, capsys):
+    folder = book("quiet", "fails")
+    quiet, fails = folder / "quiet.ipynb", folder / "fails.ipynb"
+    keep(quiet, quick=90)
+    bundle = CacheBundleIn(times.read(quiet), str(quiet), data={"execution_seconds": 143.2})
+    get_cache(times.ROOT / "_build" / ".jupyter_cache").cache_notebook_bundle(bundle, check_validity=False)
+    assert times.main(["--machine", "slow"]) == 1
+    assert capsys.readouterr().err.splitlines()[1:] == ["book/fails.ipynb"]  # nobody has run it
+    notebook = times.read(quiet)
+    assert notebook.metadata["ranet"]["seconds"] == {"slow": 144, "quick": 90}
+    card = "# Title\n\n**Time:** up to 3 minutes on two slow cores, 2 on quick ones. Nothing is trained here."
+    assert notebook.cells[0].source.startswith(card)
+    assert times.read(fails).cells[0].source == CARD
+
+
+@pytest.mark.parametrize(
+    "kept, words",
+    [
+        ({"slow": 30}, "less than half a minute on two cores"),
+        ({"slow": 31}, "up to a minute on two cores"),
+        ({"slow": 61, "quick": 61}, "up to 2 minutes on two cores"),
+        ({"slow": 144}, "up to 3 minutes on two slow cores, 2 on quick ones"),
+        ({"quick": 120}, "up to 4 minutes on two slow cores, 2 on quick ones"),
+    ],
+)
+def test_card_rounds_up_and_guesses_the_machine_that_was_not_measured(kept, words):
+    notebook = new_notebook(metadata={"ranet": {"seconds": kept}})
+    assert times.told(**times.seconds_of(notebook)) == words
