@@ -1,5 +1,8 @@
 """How `book/execute.py` runs the notebooks of a book and what it shows of them; how `book/times.py` keeps the times."""
 
+import json
+import re
+import statistics
 import sys
 
 import nbformat
@@ -13,6 +16,8 @@ sys.path.insert(0, str(ROOT / "book"))
 
 import execute  # noqa: E402
 import times  # noqa: E402
+
+from ranet_lib import training  # noqa: E402
 
 CARD = "# Title\n\n**Time:** a while. Nothing is trained here. **Downloads:** none."
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -104,6 +109,27 @@ def test_measured_times_are_kept_for_the_machine_that_is_named(book, capsys):
     card = "# Title\n\n**Time:** up to 3 minutes on two slow cores, 2 on quick ones. Nothing is trained here."
     assert notebook.cells[0].source.startswith(card)
     assert times.read(fails).cells[0].source == CARD
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/how_to_use.md"])
+def test_hours_of_a_profile_are_those_of_the_speed_records(page):
+    records = [ROOT / "book" / "results" / "speed" / f"{name}.json" for name in ("all-systems", "networks")]
+    results = [result for path in records for result in json.loads(path.read_text(encoding="utf-8"))["results"]]
+    speeds = {
+        result["network"]: statistics.median(result["images_per_second"])
+        for result in results
+        if result["task"] == "training" and result["system"] == "keras-tensorflow"
+    }
+    rows = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    (long,) = [row for row in rows if re.match(r"\| (profile )?`long` ", row)]
+    (full,) = [row for row in rows if re.match(r"\| (profile )?`full`", row)]
+    told = [("long", "attention_56", re.search(r"([\d.]+) hours", long)[1])]
+    told += [("full", network, hours) for hours, network in re.findall(r"([\d.]+) hours for `(\w+)`", full)]
+    assert len(told) == 4
+    for profile, network, hours in told:
+        measured = training.recipe(profile).epochs * 45_000 / speeds[network] / 3600
+        # Speeds differ by a tenth from day to day, as the speed page says.
+        assert float(hours) == pytest.approx(measured, rel=0.1), f"{network}, profile {profile}: {measured:.1f} hours"
 
 
 @pytest.mark.parametrize(
