@@ -10,6 +10,9 @@ import sys
 import nbformat
 import pytest
 import yaml
+from markdown_it import MarkdownIt
+from mdit_py_plugins.colon_fence import colon_fence_plugin
+from mdit_py_plugins.myst_blocks import myst_block_plugin
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from prose import captions, of_markdown, of_python, unlinked_terms
 from runs import ROOT
@@ -165,6 +168,22 @@ def test_notebook_names_no_place_on_one_machine(path):
     found = re.findall(r"(?<![\w.:/~])/(?:home|root|Users|tmp|work|mnt|opt|var)/\S*|\b[A-Z]:\\\\\S*|file://\S*",
                        path.read_text(encoding="utf-8"))  # fmt: skip
     assert found == []
+
+
+def comments(text):
+    """What MyST takes for a comment and leaves out: lines that begin with a per cent sign, code aside."""
+    parser = MarkdownIt().use(myst_block_plugin).use(colon_fence_plugin)
+    for token in parser.parse(text):
+        if token.type == "myst_line_comment":
+            yield token.content
+        elif token.type in ("fence", "colon_fence") and token.info.startswith("{"):  # a directive holds prose again
+            yield from comments(token.content)
+
+
+@each(PAGES_OF_PROSE)
+def test_no_line_of_prose_is_a_comment(path):
+    texts = [path.read_text("utf-8")] if path.suffix == ".md" else [cell.source for cell in cells(path, "markdown")]
+    assert [line for text in texts for line in comments(text)] == [], "let no line of prose begin with %"
 
 
 @each(CHAPTERS)
