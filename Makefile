@@ -119,10 +119,11 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Only pages that have changed are read and written again. A warning must not hide in what Sphinx keeps of a page, so
-# after one all are.
+# after one all are. What Jupyter Book prints of its progress is not shown; its warnings and errors, on stderr, are.
 _build/site.stamp: _build/pages.stamp $(PAGES)
-	.venv/bin/python book/execute.py
-	.venv/bin/jupyter-book build . -W -n --keep-going || { rm -f _build/pages.stamp; exit 1; }
+	@.venv/bin/python book/execute.py
+	@echo "Writing the pages."
+	@.venv/bin/jupyter-book build . -W -n --keep-going >/dev/null || { rm -f _build/pages.stamp; exit 1; }
 	@touch $@
 
 # Sphinx sees changes of the pages only, not of what shapes them all or what notebooks have printed.

@@ -21,8 +21,8 @@ from jupyter_cache import get_cache
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINES = ("slow", "quick")
-# The whole book took 5 min 18 s on two cores of AMD and 9 min 27 s on two of Intel. A notebook that has been measured on
-# one machine only gets the time of the other from this.
+# The whole book took 5 min 18 s on two cores of AMD and 9 min 27 s on two of Intel. A notebook that has been measured
+# on one machine only gets the time of the other from this.
 QUICK_TO_SLOW = 0.56
 TIME = re.compile(r"(?<=\*\*Time:\*\* )[^.]*\.")
 
