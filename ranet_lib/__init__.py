@@ -6,10 +6,16 @@ Each module is a room; import the one you need:
 """
 
 import os
+import sys
 
 # What TensorFlow reads once, when it is first imported; a value set by the user wins.
 # It leaves oneDNN's convolutions and batch normalisation off on processors without VNNI instructions, where they train
 # these networks up to twice as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# Warnings and errors, but not what is for information only; 0 shows that too.
+if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1") != "0" and "tensorflow" not in sys.modules:
+    from ranet_lib._quiet import QuietTensorFlow
+
+    sys.meta_path.insert(0, QuietTensorFlow)
 
 __version__ = "0.1.0"

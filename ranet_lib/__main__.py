@@ -46,6 +46,10 @@ def main(arguments=None):
         __import__(NEEDS[asked.command])
     except ImportError:
         parser.error(f"{asked.command} needs {NEEDS[asked.command]}:{__doc__.partition('own:')[2].rstrip()}")
+    if Path(sys.prefix).resolve() == (ROOT / ".venv").resolve():  # this folder's own environment
+        settings = Path(sys.prefix, "etc", "ipython")
+        settings.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "book" / "ipython_kernel_config.py", settings)
     # Notebooks and pages are UTF-8, whatever the machine's locale.
     environment = {**os.environ, "PYTHONUTF8": "1"}
     commands = {"book": book, "test": test, "train": train_in}[asked.command](asked, more)

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ TRAIN = ROOT / "book" / "experiments" / "train.ipynb"
 # Only then may a test call make: it would begin by removing a .venv that it has not made.
 MADE_BY_MAKE = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve() and any(Path(sys.prefix).glob("*.stamp"))
 AS_USERS_HAVE_IT = dict(os.environ)  # conftest.py then says how many threads there are to be
+# What nobody needs to read: what TensorFlow logs for information, and a kernel's word on how it is spoken to.
+NOISE = re.compile(r"^(?:I\d{4} |[\d-]{10} [\d:.]+: I |.*over TCP without encryption)", re.MULTILINE)
 HEADS = ROOT.parent / "shared" / "data" / "unpack.py"
 
 
@@ -93,6 +96,7 @@ def train_by_default(folder):
     command = [sys.executable, "-m", "papermill", TRAIN, run / TRAIN.name, "--no-progress-bar", "--cwd", folder]
     done = subprocess.run(command, capture_output=True, text=True, env=AS_USERS_HAVE_IT)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert not (MADE_BY_MAKE and NOISE.search(done.stderr)), done.stderr
     return run
 
 

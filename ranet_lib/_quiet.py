@@ -1,0 +1,65 @@
+"""TensorFlow imported without what it logs for information while its libraries load.
+
+No setting reaches those lines ("oneDNN custom operations are on ..."): the libraries write them before they read
+TF_CPP_MIN_LOG_LEVEL. They are left out on their way to stderr, by another process, so that the reason still arrives
+when a library ends this one, as on a processor that it cannot run on.
+"""
+
+import os
+import sys
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+
+# Passes on what is not for information: "I0000 00:00:1700000000.000000 123 port.cc:153] ...", in TensorFlow before 2.20
+# "2026-01-31 12:00:00.000000: I tensorflow/...", and what is said of such lines in advance.
+PASS_ON = r"""
+import re, sys
+information = re.compile(rb"I\d{4} \d\d:|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl::")
+for line in sys.stdin.buffer:
+    if not information.match(line):
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+"""
+
+
+class QuietTensorFlow:
+    """A finder of modules, for `sys.meta_path`: it finds TensorFlow, and has it imported quietly."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path) if name == "tensorflow" else None
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def load_quietly(module):
+                with without_information():
+                    load(module)
+
+            spec.loader.exec_module = load_quietly
+        return spec
+
+
+@contextmanager
+def without_information():
+    """Leave lines for information out of what is written on stderr meanwhile, past Python too."""
+    import subprocess  # not above: whoever imports ranet_lib alone does not wait for it
+
+    try:
+        stderr = os.dup(2)
+        passing_on = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", PASS_ON], stdin=subprocess.PIPE, stdout=stderr, stderr=subprocess.DEVNULL
+        )
+    except OSError:  # no stderr, or no other process: then nothing is left out
+        yield
+        return
+    os.dup2(passing_on.stdin.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        passing_on.stdin.close()
+        try:
+            passing_on.wait(1)
+        except subprocess.TimeoutExpired:  # a process begun meanwhile still writes there
+            pass
