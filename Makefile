@@ -149,6 +149,7 @@ _build/cache.stamp: .venv/$(BACKEND).stamp $(IMPORTED)
 	rm -rf .venv
 	$(UV) venv --quiet --python $(PYTHON) .venv
 	$(UV) pip install --python .venv --editable '.[book,test,batch,$(BACKEND)]' --constraint requirements.lock
+	@mkdir -p .venv/etc/ipython && cp book/ipython_kernel_config.py .venv/etc/ipython
 	@touch $@
 
 .venv/lab.installed: .venv/$(BACKEND).stamp
