@@ -17,7 +17,8 @@ CHANGES = {
     "keras optimiser": "Keras's own SGD: six operations for each weight, and its weight decay",
     "keras input": "batches handed to `fit` as they are: on TensorFlow Keras wraps them into a generator, on JAX each "
     "then travels to the device",
-    "graph optimiser": "TensorFlow's graph optimiser (Grappler) left on",
+    "graph optimiser": "TensorFlow's graph optimiser (Grappler) left on, not its remapper alone",
+    "graph as written": "TensorFlow's graph optimiser off, its remapper too",
     "traced twice": "loss, metrics and optimiser not built ahead: Keras traces the network once more for them",
     "one operation at a time": "TF_NUM_INTEROP_THREADS=1",
     "no oneDNN": "TF_ENABLE_ONEDNN_OPTS=0, TensorFlow's own choice on processors without AVX-512",
@@ -42,7 +43,12 @@ def make(change):
     elif change == "keras input":
         training._feed = lambda batches: batches
     elif change == "graph optimiser":
-        training._graph_as_written = contextlib.nullcontext
+        training._remapper_alone = contextlib.nullcontext
+    elif change == "graph as written":
+        import tensorflow as tf
+
+        training._remapper_alone = contextlib.nullcontext
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     elif change == "traced twice":
         training._build_for_training = lambda model, batches: None
     elif change == "XLA":

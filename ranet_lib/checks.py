@@ -21,9 +21,9 @@ def whole(name, value, least=1, most=math.inf):
     return int(value)
 
 
-def number(name, value, *, above=None, least=None, most=None):
+def number(name, value, *, above=None, least=None, most=None, below=None):
     """`value` as a float if it is a finite number within the limits given."""
-    limits = {"above": above, "at least": least, "at most": most}
+    limits = {"above": above, "at least": least, "at most": most, "below": below}
     said = " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
     try:
         fine = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(float(value))
@@ -34,6 +34,7 @@ def number(name, value, *, above=None, least=None, most=None):
         or (above is not None and value <= above)
         or (least is not None and value < least)
         or (most is not None and value > most)
+        or (below is not None and value >= below)
     ):
         raise ValueError(f"{name} must be a number {said}; received {value!r}")
     return float(value) + 0.0  # minus zero is zero

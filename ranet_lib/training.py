@@ -53,6 +53,8 @@ class Recipe:
         augmentation: "pad_crop_mirror" (the paper's), "rotate_shift_mirror" (the student project's) or "none".
         crop_padding: pixels added on each side before the crop of "pad_crop_mirror"; the paper's 4.
         train_images: at most so many training images, chosen by the seed; None takes all.
+        label_smoothing: the share of each label that is spread evenly over all classes (Szegedy et al. 2016), from 0 up
+            to, but not including, 1.
         precision: "float32", "mixed_float16" or "mixed_bfloat16".
 
     Raises:
@@ -69,6 +71,7 @@ class Recipe:
     augmentation: str = "pad_crop_mirror"
     crop_padding: int = 4
     train_images: int | None = None
+    label_smoothing: float = 0.0
     precision: str = "float32"
 
     def __post_init__(self):
@@ -78,6 +81,7 @@ class Recipe:
             "crop_padding": checks.whole("crop_padding", self.crop_padding, 0),
             "learning_rate": checks.number("learning_rate", self.learning_rate, above=0),
             "weight_decay": checks.number("weight_decay", self.weight_decay, least=0),
+            "label_smoothing": checks.number("label_smoothing", self.label_smoothing, least=0, below=1),
         }
         for name, allowed in (
             ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS),
@@ -101,8 +105,16 @@ _PROFILES = {
         "study", epochs=4, batch_size=64, learning_rate=0.2, weight_decay=5e-4, schedule="one_cycle", crop_padding=2,
         train_images=10_000,
     ),
+    # The paper's tables at the paper's sizes, on two cores: an hour and a half to six hours a run and core.
+    "evidence": Recipe(
+        "evidence", epochs=12, weight_decay=5e-4, schedule="one_cycle", precision="mixed_bfloat16"
+    ),
     # An hour or two on two cores: long enough for the paper's crop, still one cycle.
     "long": Recipe("long", epochs=24, batch_size=128, learning_rate=0.2, weight_decay=5e-4, schedule="one_cycle"),
+    # What ships: eight hours of Attention-56 on one core.
+    "weights": Recipe(
+        "weights", epochs=60, weight_decay=5e-4, schedule="one_cycle", label_smoothing=0.1, precision="mixed_bfloat16"
+    ),
     # The paper's 160,000 steps: 205 epochs of CIFAR's 50,000 images, and 228 of the 45,000 that validation leaves.
     "full": Recipe("full", epochs=228),
     "source": Recipe(
@@ -121,7 +133,8 @@ def recipe(profile, **changes):
     """The `Recipe` of a profile, with changes.
 
     `smoke` takes seconds and shows that everything works; `laptop` takes minutes on two cores; `study` is for many runs
-    side by side there; `long` takes an hour or more there; `full` is the paper's recipe (section 4.1), for a GPU;
+    side by side there; `evidence` makes the paper's tables at their sizes, hours a run; `long` takes an hour or more;
+    `weights` made what ships; `full` is the paper's recipe (section 4.1), for a GPU;
     `source` is the student project's.
 
     Args:
@@ -347,10 +360,23 @@ def compile_model(model, recipe, steps):
             optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=_cross_entropy(recipe.label_smoothing),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
     return model
+
+
+def _cross_entropy(label_smoothing):
+    """The loss of logits, by labels of which so great a share is spread over all classes."""
+    if not label_smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def smoothed(labels, logits):
+        truth = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), logits.shape[-1], dtype=logits.dtype)
+        truth = (1 - label_smoothing) * truth + label_smoothing / logits.shape[-1]
+        return ops.categorical_crossentropy(truth, logits, from_logits=True)
+
+    return smoothed
 
 
 def evaluate(model, dataset, split, batch_size=250):
@@ -372,14 +398,20 @@ def evaluate(model, dataset, split, batch_size=250):
         >>> round(training.evaluate(flat, data, data.validation)["loss"], 3)  # of guessing: log 10
         2.303
     """
-    logits = np.concatenate([
+    return _judge(_logits(model, dataset, split, batch_size), split.labels)
+
+
+def _logits(model, dataset, split, batch_size=250):
+    return np.concatenate([
         model.predict_on_batch(dataset.prepare(split.images[start : start + batch_size]))
         for start in range(0, len(split), batch_size)
     ]).astype("float64")  # fmt: skip
-    logits -= logits.max(axis=1, keepdims=True)
-    of_label = logits[np.arange(len(split)), split.labels]
-    loss = np.log(np.exp(logits).sum(axis=1)) - of_label
-    return {"loss": float(loss.mean()), "error": _per_cent(np.mean(logits.argmax(axis=1) == split.labels))}
+
+
+def _judge(logits, labels):
+    logits = logits - logits.max(axis=1, keepdims=True)
+    loss = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    return {"loss": float(loss.mean()), "error": _per_cent(np.mean(logits.argmax(axis=1) == labels))}
 
 
 def _per_cent(accuracy):
@@ -716,25 +748,34 @@ def _copy_weights(source, target):
         target.set_weights(source.get_weights())
 
 
-@contextlib.contextmanager
-def _graph_as_written():
-    """TensorFlow's graph optimiser (Grappler) off, on that backend, while a network is trained.
+#: The passes of TensorFlow's graph optimiser (Grappler) that are on unless somebody turns them off.
+_PASSES = (
+    "arithmetic_optimization", "constant_folding", "dependency_optimization", "function_optimization",
+    "implementation_selector", "layout_optimizer", "loop_optimization", "remapping", "shape_optimization",
+)  # fmt: skip
 
-    It takes seconds before the first step and makes the steps no faster. And it adds up the gradients that meet at a
-    fork in the order in which they are ready, which is not always the same: with two operations at a time, about one
-    run in twenty of the same seed came out otherwise.
+
+@contextlib.contextmanager
+def _remapper_alone():
+    """Of TensorFlow's graph optimiser, only the remapper while a network is trained, on that backend.
+
+    The remapper makes one operation of a normalisation and the ReLU behind it, bit for bit the same. The other passes
+    take seconds before the first step and make the steps no faster, and they add up the gradients that meet at a fork
+    in the order in which they are ready, which is not always the same: with two operations at a time, about one run in
+    twenty of the same seed came out otherwise.
     """
     if keras.backend.backend() != "tensorflow":
         yield
         return
     import tensorflow as tf
 
-    off = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    before = dict.fromkeys(_PASSES, True) | tf.config.optimizer.get_experimental_options()
+    during = {name: name == "remapping" for name in _PASSES} | {"disable_meta_optimizer": False}
+    tf.config.optimizer.set_experimental_options(during)
     try:
         yield
     finally:
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": off})
+        tf.config.optimizer.set_experimental_options(before)
 
 
 def _build_for_training(model, batches):
@@ -801,7 +842,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
     if progress:
         own.append(Progress(recipe.epochs, len(batches)))
     if len(history) < recipe.epochs and not _stalled(recipe, history):
-        with to_fit, _graph_as_written():
+        with to_fit, _remapper_alone():
             trained.fit(
                 _feed(batches), epochs=recipe.epochs, initial_epoch=len(history), callbacks=[*own, *callbacks],
                 verbose=0, shuffle=False,
@@ -842,10 +883,12 @@ def test_errors(model, dataset, history, output_dir):
 
     Returns:
         dict with `last_epoch`, the result, and `chosen_on_validation`, the same with the weights of the lowest
-        validation error; each a dict with `epoch`, `loss` and `error` (per cent).
+        validation error; each a dict with `epoch`, `loss` and `error` (per cent). `labels` and `answers` are the true
+        classes of the test images and those that the last epoch answers, `(images,)`.
     """
-    last, chosen = len(history), best_epoch(history)
-    found = {"last_epoch": {"epoch": last, **evaluate(model, dataset, dataset.test)}}
+    last, chosen, labels = len(history), best_epoch(history), dataset.test.labels
+    logits = _logits(model, dataset, dataset.test)
+    found = {"last_epoch": {"epoch": last, **_judge(logits, labels)}}
     if chosen == last:
         found["chosen_on_validation"] = dict(found["last_epoch"])
     else:
@@ -854,7 +897,7 @@ def test_errors(model, dataset, history, output_dir):
         model.load_weights(folder / f"epoch-{chosen:04d}.weights.h5")
         found["chosen_on_validation"] = {"epoch": chosen, **evaluate(model, dataset, dataset.test)}
         model.set_weights(keep)
-    return found
+    return found | {"labels": labels, "answers": logits.argmax(axis=1)}
 
 
 def finish(model, history, output_dir):
@@ -971,9 +1014,9 @@ def run_name(run):
     """
     data = Path(run["dataset"].partition(":")[2] or run["dataset"]).name
     stem = f"{run['model']}-{data}-{run['recipe'].profile}-seed{run['seed']}"
-    settings = {name: run[name] for name in ("model_options", "label_noise")} | dataclasses.asdict(run["recipe"])
-    if settings != {"model_options": models.check_options(run["model"], {}), "label_noise": 0.0} | dataclasses.asdict(
-        recipe(run["recipe"].profile)
-    ):
-        stem += "-" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    usual = models.check_options(run["model"], {}) | {"label_noise": 0.0}
+    usual |= dataclasses.asdict(recipe(run["recipe"].profile))
+    here = run["model_options"] | {"label_noise": run["label_noise"]} | dataclasses.asdict(run["recipe"])
+    if changed := {name: value for name, value in here.items() if name not in usual or usual[name] != value}:
+        stem += "-" + hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
     return stem
