@@ -20,7 +20,7 @@ from pathlib import Path
 
 import jsonschema
 
-from ranet_lib import checks
+from ranet_lib import answers, checks
 
 HERE = Path(__file__).parent
 
@@ -45,8 +45,8 @@ def make_record(
         dataset: the `datasets.Dataset` it was trained on.
         recipe: the `training.Recipe` it was trained by.
         history: what `training.fit` returned, or the epochs that a failed run had finished.
-        test: dict with `last_epoch` and `chosen_on_validation`, each with `epoch`, `loss` and `error`, measured once
-            on the test split after training; None for a run that failed.
+        test: what `training.test_errors` returned, measured once on the test split after training; None for a run
+            that failed.
         failure: why a run stopped before its end; None for one that did not.
         options: the options of `create_model`.
         seed, label_noise: as given to the run.
@@ -62,6 +62,12 @@ def make_record(
     """
     from ranet_lib import models
 
+    if test is not None:
+        classes = int(model.output_shape[-1])
+        test = {
+            name: answers.pack(found, classes) if name in ("labels", "answers") else found
+            for name, found in test.items()
+        }  # fmt: skip
     record = {
         "schema": 1,
         "model": {
@@ -185,14 +191,27 @@ def validate_record(record):
     epochs = [row["epoch"] for row in record["history"]]
     if epochs != list(range(1, len(epochs) + 1)):
         raise ValueError(f"not a run record: $.history: the epochs must run from 1 without a gap; found {epochs}")
-    for name, found in record.get("test", {}).items():
+    for name in ("last_epoch", "chosen_on_validation") if "test" in record else ():
+        found = record["test"][name]
         if found["epoch"] != len(epochs) if name == "last_epoch" else found["epoch"] > len(epochs):
             raise ValueError(f"not a run record: $.test.{name}.epoch: {found['epoch']} after {len(epochs)} epochs")
+    _check_answers(record)
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"not a run record: text that is no Unicode ({error.reason})") from None
     return record
+
+
+def _check_answers(record):
+    try:
+        kept = answers.of_record(record)
+    except ValueError as error:
+        raise ValueError(f"not a run record: $.test.answers or labels: {error}") from None
+    if kept is not None:
+        error, told = 100 * (kept[0] != kept[1]).mean(), record["test"]["last_epoch"]["error"]
+        if abs(error - told) > 1e-3:  # an error is rounded to four digits
+            raise ValueError(f"not a run record: $.test.last_epoch.error: {told}, but the answers have {error:.4f}")
 
 
 def write_record(path, record):
@@ -241,7 +260,9 @@ def read_record(path):
         found = json.loads(
             text, parse_float=_finite, parse_int=_whole, parse_constant=_finite, object_pairs_hook=checks.once
         )
-        return validate_record(found)
+        validate_record(found)
+        found["recipe"].setdefault("label_smoothing", 0.0)  # which is younger than the first records
+        return found
     except RecursionError:
         raise ValueError(f"{path}: not a run record: nested without end") from None
     except ValueError as error:  # what is no text and what is no JSON, too

@@ -22,6 +22,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 # A name leaves this list one release after it has begun to warn; see CONTRIBUTING.md.
 PUBLIC = {
+    "answers": "of_record pack unpack",
     "checks": "choice number once path whole",
     "colab": "NO_GPU report",
     "downloads": "ARCHIVES Archive DownloadError cache_folder fetch unpickle_arrays",
