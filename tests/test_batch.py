@@ -12,7 +12,7 @@ import time
 import pytest
 from runs import ROOT
 
-from ranet_lib import records
+from ranet_lib import models, records, training
 
 if sys.platform == "win32":
     pytest.skip("batches need Linux or macOS", allow_module_level=True)
@@ -116,6 +116,40 @@ def test_a_gpu_has_one_run_at_a_time(batch, tmp_path, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     for held in (*second, *third):
         held.close()
+
+
+def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkeypatch):
+    import processes
+
+    started = []
+    monkeypatch.setattr(batch.subprocess, "Popen", lambda words, **more: started.append(more["env"]))
+    monkeypatch.setattr(processes, "count_cores", lambda: 8)
+    monkeypatch.setattr(processes, "list_gpus", lambda: [])
+    for name in processes.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert 1 <= batch.at_a_time() <= 8
+    monkeypatch.setattr(batch, "MEMORY_OF_A_RUN", 1)
+    assert batch.at_a_time() == 8
+    with open(tmp_path / "lock", "wb") as held:
+        batch.start(tmp_path, {}, [], held, 8)
+        batch.start(tmp_path, {}, [], held, 3)
+        batch.start(tmp_path, {}, [], held)  # on a cluster, whose jobs know their own cores
+        monkeypatch.setenv("OMP_NUM_THREADS", "5")
+        batch.start(tmp_path, {}, [], held, 8)
+    found = [[env.get(name) for name in processes.THREADS] for env in started]
+    assert found == [["1"] * 3, ["2"] * 3, [None] * 3, ["1", "5", "1"]]
+
+
+def test_what_is_left_is_told_by_the_cost_of_each_run(batch, tmp_path):
+    """Two epochs of a run took 10 s each; one that costs three times as much has four to go, on two runs at a time."""
+    (tmp_path / "one").mkdir()
+    rows = "epoch,seconds\n1,10.0\n2,10.0\n"
+    (tmp_path / "one" / "history.csv").write_text(rows, encoding="utf-8")
+    sizes = {"one": (3, 1_000), "two": (4, 3_000)}
+    assert batch.progress(tmp_path, sizes, 2) == ("0 of 2 runs done", "; about 1 min 5 s left")
+    assert batch.progress(tmp_path, sizes, 1) == ("0 of 2 runs done", "; about 2 min 10 s left")
+    run = training.check_parameters({"model": "resnet_tiny", "profile": "smoke"})
+    assert batch.size(run) == (2, 1_600 * models.describe("resnet_tiny")["flops"])
 
 
 # --- Slow: a batch, and everything that can happen to it ---------------------------------------------------------

@@ -6,9 +6,10 @@ import shutil
 import nbformat
 import papermill
 import pytest
+import yaml
 from runs import ROOT
 
-from ranet_lib import records
+from ranet_lib import records, training
 
 EXPERIMENTS = ROOT / "book" / "experiments"
 TEXT = (EXPERIMENTS / "grid.yaml").read_text(encoding="utf-8")
@@ -64,6 +65,20 @@ def test_every_row_of_the_source_document_is_there(grid):
         ("resnet_164", "cifar10", True, 0.0),
     ])  # fmt: skip
     assert {run["profile"] for run in runs} == {"source"}
+
+
+def test_every_contrast_is_between_runs_that_the_grid_has(grid):
+    contrasts = yaml.safe_load((EXPERIMENTS / "contrasts.yaml").read_text(encoding="utf-8"))
+    assert 0 < len(contrasts) <= 12 and len({one["claim"] for one in contrasts}) == len(contrasts)
+    groups = grid.read_grid(EXPERIMENTS / "grid.yaml")
+    listed = groups["students"] | groups["depth"] | groups["kinds"]
+    pairs = set()
+    for one in contrasts:
+        shared = {"dataset": "cifar10", "profile": "evidence"}
+        names = [training.run_name(training.check_parameters(shared | one[side])) for side in ("lower", "higher")]
+        assert set(names) <= set(listed), one["claim"]
+        pairs.add(frozenset(names))
+    assert len(pairs) == len(contrasts)
 
 
 def test_the_laptop_group_asks_the_questions_of_the_paper(grid):

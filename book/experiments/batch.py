@@ -14,7 +14,9 @@ import argparse
 import csv
 import dataclasses
 import datetime
+import functools
 import json
+import os
 import re
 import shutil
 import statistics
@@ -27,10 +29,12 @@ from pathlib import Path
 import grid as grids
 import processes
 
-from ranet_lib import records, training
+from ranet_lib import models, records, training
 
 HERE = Path(__file__).resolve().parent
 GRID = HERE / "grid.yaml"
+MEMORY_OF_A_RUN = 2**32  # bytes; what Attention-164 takes in float32, with room to spare
+USUAL_IMAGES = 45_000  # of an epoch, where the recipe takes all: CIFAR's
 
 
 def main(arguments=None):
@@ -42,7 +46,9 @@ def main(arguments=None):
     parser.add_argument("--grid", type=Path, default=GRID)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--data-dir", type=Path, help="folder with CIFAR; without it, CIFAR is downloaded once")
-    parser.add_argument("--jobs", type=int, help="runs at a time; default: one for each GPU, or what a profile says")
+    parser.add_argument(
+        "--jobs", type=int, help="runs at a time; default: one for each GPU or else each core, or what a profile says"
+    )
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     own = arguments.index("--") if "--" in arguments else len(arguments)
     asked, for_snakemake = parser.parse_args(arguments[:own]), arguments[own + 1 :]
@@ -60,7 +66,8 @@ def main(arguments=None):
     for name, run in checked.items():
         put_aside(folder / name, run)
     elsewhere = any(word.partition("=")[0] in ("--profile", "--executor", "-e") for word in for_snakemake)
-    options = [*limits(asked.jobs, elsewhere), *for_snakemake]
+    jobs = asked.jobs if elsewhere else asked.jobs or at_a_time()
+    options = [*limits(jobs, elsewhere), *for_snakemake]
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
     busy = at_work(folder, runs)
     if busy:
@@ -69,9 +76,9 @@ def main(arguments=None):
     try:
         for names in filter(None, ([name for name in runs if name not in busy], busy)):
             if names is busy:
-                follow(None, folder, runs, asked.jobs)
-            process = start(folder, {name: runs[name] for name in names}, options, held)
-            follow(process, folder, runs, asked.jobs)
+                follow(None, folder, checked, jobs)
+            process = start(folder, {name: runs[name] for name in names}, options, held, None if elsewhere else jobs)
+            follow(process, folder, checked, jobs)
             status = status or process.returncode
     except KeyboardInterrupt:
         print("\nstopping; the same command goes on from here", flush=True)
@@ -79,19 +86,34 @@ def main(arguments=None):
     return report(folder, runs, status)
 
 
+def at_a_time():
+    """How many runs go on at once on this machine: one for each GPU, or else for each core if there is memory for it.
+
+    Two runs of one thread each train together half as many images again as one run of two threads.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return len(processes.list_gpus()) or max(1, min(processes.count_cores(), memory // MEMORY_OF_A_RUN))
+
+
 def limits(jobs, elsewhere):
     """Options for Snakemake that say how many runs go on at a time; `elsewhere`, on a cluster, the profile says it."""
     if elsewhere:
         return ["--jobs", str(jobs)] if jobs else []
     gpus = len(processes.list_gpus())
-    jobs = jobs or gpus or 1
     return ["--cores", str(jobs), "--jobs", str(jobs), "--resources", f"gpu={max(gpus, jobs)}"]
 
 
-def start(folder, runs, options, held):
-    """Have Snakemake do those of `runs` that have no record; returns its process."""
+def start(folder, runs, options, held, share=None):
+    """Have Snakemake do those of `runs` that have no record; returns its process.
+
+    Where `share` runs share this machine's cores, each gets as many threads as it has cores of its own, unless the user
+    has said how many.
+    """
     batch = str(uuid.uuid4())
     training.write_text(folder / ".plan.json", json.dumps({"batch": batch, "runs": runs}, indent=1))
+    threads = {}
+    if share and not processes.list_gpus():
+        threads = dict.fromkeys(processes.THREADS, str(max(1, processes.count_cores() // share)))
     with open(folder / "batch.log", "a", encoding="utf-8") as log:
         return subprocess.Popen(
             [
@@ -103,7 +125,7 @@ def start(folder, runs, options, held):
                 "--ignore-incomplete", "--keep-incomplete", "--rerun-triggers", "mtime",
                 *options,
             ],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=threads | os.environ,
             preexec_fn=processes.end_with_parent, pass_fds=[held.fileno()],
         )  # fmt: skip
 
@@ -179,16 +201,27 @@ def at_work(folder, runs):
     return [name for name in runs if processes.locked(folder / name / ".lock")]
 
 
+def size(run):
+    """The epochs of a run, as `check_parameters` returns it, and the FLOPs of the images of one of them."""
+    images = run["recipe"].train_images or USUAL_IMAGES
+    return run["recipe"].epochs, images * _flops(run["model"], json.dumps(run["model_options"], sort_keys=True))
+
+
+@functools.cache
+def _flops(model, options):
+    return models.describe(model, **json.loads(options))["flops"]
+
+
 def follow(process, folder, runs, jobs):
     """Show how far the batch is until its process ends; if that is None, until no other process works on its runs.
 
-    On a terminal the text changes in place, elsewhere there is a line for each change.
+    `runs` are as `training.check_parameters` returns them. On a terminal the text changes in place, elsewhere there is
+    a line for each change.
     """
-    epochs = {name: training.check_parameters(parameters)["recipe"].epochs for name, parameters in runs.items()}
-    shown = ""
+    shown, sizes = "", {name: size(run) for name, run in runs.items()}
     while True:
-        ended = process.poll() is not None if process else not at_work(folder, runs)
-        text, left = progress(folder, epochs, jobs)
+        ended = process.poll() is not None if process else not at_work(folder, sizes)
+        text, left = progress(folder, sizes, jobs)
         if sys.stdout.isatty():
             room = shutil.get_terminal_size().columns - len(left) - 1
             print(f"\r\033[K{text[:room]}{left}", end="\n" if ended else "", flush=True)
@@ -200,27 +233,28 @@ def follow(process, folder, runs, jobs):
         time.sleep(1)
 
 
-def progress(folder, epochs, jobs):
+def progress(folder, sizes, jobs):
     """What is done and what is going on, and how long the rest takes at the speed seen so far; two texts.
 
-    `jobs` runs are done at a time; None takes as many as go on now.
+    `sizes` has the epochs of each run and the cost of one. `jobs` runs are done at a time; None takes as many as go on
+    now.
     """
     done, working, paces, extras, left = 0, [], [], [], {}
-    for name, total in epochs.items():
+    for name, (epochs, cost) in sizes.items():
         seconds = history(folder / name / "history.csv")
-        paces += seconds
+        paces += [duration / cost for duration in seconds]
         if (folder / name / "record.json").exists():
             done += 1
             extras += [duration - sum(seconds) for duration in durations(folder / name / "log.txt")[:1]]
             continue
-        left[name] = (total - len(seconds), statistics.median(seconds) if seconds else None)
+        left[name] = (epochs - len(seconds), statistics.median(seconds) if seconds else None, cost)
         if processes.locked(folder / name / ".lock"):
-            working.append(f"{name} ({len(seconds)}/{total} epochs)")
-    text = f"{done} of {len(epochs)} runs done" + "".join(f"; {run}" for run in working)
+            working.append(f"{name} ({len(seconds)}/{epochs} epochs)")
+    text = f"{done} of {len(sizes)} runs done" + "".join(f"; {run}" for run in working)
     if not left or not paces:
         return text, ""
     usual, extra = statistics.median(paces), statistics.median(extras or [0])
-    seconds = sum(count * (pace or usual) + extra for count, pace in left.values())
+    seconds = sum(count * (pace or usual * cost) + extra for count, pace, cost in left.values())
     seconds /= min(jobs or len(working) or 1, len(left))
     return text, f"; about {training.duration(seconds)} left"
 

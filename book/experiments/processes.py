@@ -15,6 +15,15 @@ except ImportError:
     sys.exit("batches need Linux or macOS; on Windows, run this in WSL, or single runs by python -m ranet_lib train")
 
 
+#: How many threads TensorFlow, and what goes by OpenMP, starts for one operation, and how many operations run at once.
+THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+def count_cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def end_with_parent():
     """Have Linux kill this process when its parent ends, however that ends. Elsewhere, do nothing."""
     if sys.platform == "linux":
