@@ -651,8 +651,9 @@ def save_pretrained(model, record, folder=PRETRAINED, about=None):
         raise ValueError(f"the weights would be called {name!r}, which is no name of a file; rename the data set")
     arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
     for path, values in arrays.items():
-        if not np.isfinite(values.astype("float16")).all():
-            raise ValueError(f"{path} has values up to {np.abs(values).max():.3g}, which float16 cannot hold")
+        largest = np.abs(values).max()
+        if not largest <= np.finfo("float16").max:  # nor does it where it is not a number
+            raise ValueError(f"{path} has values up to {largest:.3g}, which float16 cannot hold")
     Path(folder).mkdir(parents=True, exist_ok=True)
     file = Path(folder) / f"{name}.npz"
     rounded = keras.models.clone_model(model)
