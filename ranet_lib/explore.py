@@ -152,7 +152,8 @@ def _frame(draw, values):
                 pass
             case _:
                 raise TypeError(f"draw must return a matplotlib figure and its alt text; of {values} it made {drawn!r}")
-        if figure.get_layout_engine() is None:
+        # Axes that stand where their figure was told to are left there.
+        if figure.get_layout_engine() is None and any(axes.get_subplotspec() for axes in figure.axes):
             figure.set_layout_engine("constrained")  # or labels are cut off: a frame is not cropped to what is drawn
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=DPI, facecolor="white", pil_kwargs={"compress_level": 1})
