@@ -52,12 +52,11 @@ def main(arguments=None):
             print(f"{place} {named(path):{width}}  {duration(seconds)}{end}", flush=True)
             if failure:
                 failed.append(path)
-                print(said, failure, sep="\n", file=sys.stderr, flush=True)
+                print(on_stderr(notebook, said), failure, sep="\n", file=sys.stderr, flush=True)
                 continue
             bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-            if warnings := of_note(notebook, said):
-                print(warnings, file=sys.stderr, flush=True)
+            print(without_log_lines(on_stderr(notebook, said)), end="", file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 
@@ -141,15 +140,12 @@ def run(path, timeout):
         return notebook, seconds, stderr.read().decode("utf-8", errors="replace"), failure
 
 
-def of_note(notebook, said):
-    """What a notebook and its kernel wrote on stderr, without the lines with which they start.
-
-    A kernel writes there, too, what it hands on as the output of a cell.
-    """
+def on_stderr(notebook, said):
+    """What the cells of a notebook and its kernel wrote on stderr, once where the kernel hands it on to a cell."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
     shown = "".join(output.text for output in outputs if output.get("name") == "stderr")
     lines = [line for line in said.splitlines(keepends=True) if line.strip() not in shown]
-    return without_log_lines(shown + "".join(lines)).rstrip()
+    return shown + "".join(lines)
 
 
 if __name__ == "__main__":
