@@ -34,7 +34,7 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book pdf epub lab test test-slow test-colab benchmark experiments results lint dist colab address install lock clean
+.PHONY: help book pdf epub lab test test-slow test-colab test-repeat benchmark experiments results lint dist colab address install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
@@ -51,6 +51,7 @@ help:
 	@echo "make colab     make what Google Colab opens in _build/colab: notebooks without the book's markup, and the wheel"
 	@echo "make address   write repository.url of _config.yml, and the set-up cell, wherever else they stand"
 	@echo "make test-colab   run chapters and library with Colab's versions (needs Python 3.13, and COLAB_PINS, its pip freeze)"
+	@echo "make test-repeat  run each notebook twice, and as other processors would: the same has to come out (an hour)"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
 	@echo "make clean     remove everything that make has made"
@@ -80,6 +81,9 @@ test-slow: .venv/compare.installed .venv/lab.installed
 # COLAB_PINS: a file with what `pip freeze` prints in Colab.
 test-colab: install
 	.venv/bin/python -m pytest -m colab $(PYTEST_FLAGS)
+
+test-repeat: install _build/repeat.stamp
+	.venv/bin/python -m pytest -m repeat $(PYTEST_FLAGS)
 
 benchmark: .venv/compare.installed
 	.venv/bin/python benchmarks/run.py $(BENCHMARK_FLAGS)
@@ -140,6 +144,11 @@ _build/residual-attention.pdf _build/residual-attention.epub: _build/residual-at
 _build/cache.stamp: .venv/$(BACKEND).stamp $(IMPORTED)
 	rm -rf _build/.jupyter_cache
 	@mkdir -p _build
+	@touch $@
+
+# The runs that test-repeat keeps go with it.
+_build/repeat.stamp: _build/cache.stamp
+	rm -rf _build/repeat
 	@touch $@
 
 # The lock is a constraint: its versions, and of its packages those that the backend needs.
