@@ -10,16 +10,9 @@ import sys
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 
-# Passes on what is not for information: "I0000 00:00:1700000000.000000 123 port.cc:153] ...", in TensorFlow before 2.20
-# "2026-01-31 12:00:00.000000: I tensorflow/...", and what is said of such lines in advance.
-PASS_ON = r"""
-import re, sys
-information = re.compile(rb"I\d{4} \d\d:|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl::")
-for line in sys.stdin.buffer:
-    if not information.match(line):
-        sys.stdout.buffer.write(line)
-        sys.stdout.flush()
-"""
+# "I0000 00:00:1700000000.000000 123 port.cc:153] ...", in older versions "2026-01-31 12:00:00.000000: I ...", and what is
+# said of such lines in advance.
+INFORMATION = rb"I\d{4} \d\d:|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl::"
 
 
 class QuietTensorFlow:
@@ -46,9 +39,8 @@ def without_information():
 
     try:
         stderr = os.dup(2)
-        passing_on = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", PASS_ON], stdin=subprocess.PIPE, stdout=stderr, stderr=subprocess.DEVNULL
-        )
+        command = [sys.executable, "-I", "-S", __file__]
+        passing_on = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stderr, stderr=subprocess.DEVNULL)
     except OSError:  # no stderr, or no other process: then nothing is left out
         yield
         return
@@ -63,3 +55,17 @@ def without_information():
             passing_on.wait(1)
         except subprocess.TimeoutExpired:  # a process begun meanwhile still writes there
             pass
+
+
+def pass_on():
+    """Write what is read, without the lines for information."""
+    import re
+
+    for line in sys.stdin.buffer:
+        if not re.match(INFORMATION, line):
+            sys.stdout.buffer.write(line)
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    pass_on()
