@@ -23,9 +23,10 @@ CELLS = {
     "quiet": "print('no word of this')",
     "warns": "import os, warnings\nos.write(2, b'I0000 00:00:1.2 3 port.cc:153] oneDNN is on.\\n')\n"
     "os.write(2, b'past Python\\n')\nwarnings.warn('too few images')",
-    "fails": "import sys\nprint('a', 'hint', file=sys.stderr)\nraise ValueError('wrong width')",
+    "fails": "raise ValueError('wrong width')",
     # The kernel hands on what is written past Python in a thread of its own, which needs a moment.
-    "dies": "import os, time\nos.write(2, b'last words\\n')\ntime.sleep(1)\nos.abort()",
+    "dies": "import os, sys, time\nprint('a hint', file=sys.stderr, flush=True)\nos.write(2, b'last words\\n')\n"
+    "time.sleep(1)\nos.abort()",
 }
 
 
