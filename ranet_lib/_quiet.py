@@ -10,8 +10,8 @@ import sys
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 
-# "I0000 00:00:1700000000.000000 123 port.cc:153] ...", in older versions "2026-01-31 12:00:00.000000: I ...", and what is
-# said of such lines in advance.
+# "I0000 00:00:1700000000.000000 123 port.cc:153] ...", in older versions "2026-01-31 12:00:00.000000: I ...", and what
+# is said of such lines in advance.
 INFORMATION = rb"I\d{4} \d\d:|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl::"
 
 

@@ -54,7 +54,7 @@ def other_versions(request, tmp_path_factory):
 def passes(python, *words):
     tests = [ROOT / "tests" / f"test_{module}.py" for module in LIBRARY]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    options = ("--quiet", "-p", "no:cacheprovider")
+    options = ("--quiet", "-p", "no:cacheprovider", "-W", "default")  # other versions may warn of other things
     said = run(python, "-m", "pytest", *options, *words, *tests, cwd=ROOT, env=environment)
     assert int(re.search(r"(\d+) passed", said)[1]) > 5, said
 
