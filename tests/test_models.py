@@ -423,7 +423,7 @@ def jpeg_copy(tmp_path_factory):
     if not HEADS.exists():
         pytest.skip("needs the JPEG copy of CIFAR-10 beside the project")
     folder = tmp_path_factory.mktemp("cifar")
-    subprocess.run([sys.executable, HEADS, folder], check=True)
+    subprocess.run([sys.executable, HEADS, folder, "--jpeg"], check=True)
     return folder
 
 
