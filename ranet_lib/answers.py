@@ -15,7 +15,7 @@ def pack(classes, num_classes):
         num_classes: how many classes there are, at most 65,536.
 
     Returns:
-        str, as `unpack` reads it.
+        A text, as `unpack` reads it.
 
     Raises:
         ValueError: a class that is not among them, or too many classes to be kept.
