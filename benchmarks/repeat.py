@@ -2,36 +2,43 @@
 
     python benchmarks/repeat.py --output book/results/speed/NAME.json
 
-Once with TensorFlow's graph optimiser and once without it, as `training.fit` trains, while a second process keeps the
-processor busy, so that operations end in another order each time. Anything but one result means that a seed does not
-fix a run.
+With TensorFlow's graph optimiser, without it, and with its remapper alone, as `training.fit` trains, while a second
+process keeps the processor busy, so that operations end in another order each time. Anything but one result means that
+a seed does not fix a run; the last two must even agree, since the remapper changes no bit.
 """
 
 import argparse
 import collections
 import contextlib
 import hashlib
+import itertools
 import multiprocessing
 from pathlib import Path
 
+GRAPHS = ("whole optimiser", "as written", "remapper alone")
 
-def results(repetitions, batch_size, optimiser, steps=3):
+
+def results(graph, network, precision, repetitions, batch_size, steps=3):
     """How often each result came out: a Counter of digests of all weights after `steps` steps."""
     import keras
     import numpy as np
+    import tensorflow as tf
 
     from ranet_lib import datasets, models, training
 
+    keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(0)
-    model = models.create_model("attention_tiny")
-    recipe = training.recipe("full", batch_size=batch_size)
+    model = models.create_model(network)
+    recipe = training.recipe("full", batch_size=batch_size, precision=precision)
     batches = training.Batches(datasets.load_dataset("cluttered_digits"), recipe)
     training.compile_model(model, recipe, 1000)
     training._build_for_training(model, batches)
     data = [batches[index] for index in range(steps)]
     variables = model.weights + model.optimizer.variables
     start, found = [keras.ops.convert_to_numpy(each) for each in variables], collections.Counter()
-    with contextlib.nullcontext() if optimiser else training._graph_as_written():
+    if graph == "as written":
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    with training._remapper_alone() if graph == "remapper alone" else contextlib.nullcontext():
         for _ in range(repetitions):
             for variable, value in zip(variables, start, strict=True):
                 variable.assign(value)
@@ -55,6 +62,8 @@ def main():
     import run
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="attention_tiny")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"], metavar="NAME")
     parser.add_argument("--repetitions", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--output", type=Path)
@@ -62,14 +71,17 @@ def main():
     processes, found = multiprocessing.get_context("spawn"), []
     busy = processes.Process(target=_busy, daemon=True)
     busy.start()
-    for optimiser in (True, False):
+    for precision, graph in itertools.product(asked.precisions, GRAPHS):
         ours, theirs = processes.Pipe()
-        process = processes.Process(target=_measure, args=(theirs, asked.repetitions, asked.batch_size, optimiser))
+        arguments = graph, asked.network, precision, asked.repetitions, asked.batch_size
+        process = processes.Process(target=_measure, args=(theirs, *arguments))
         process.start()
-        counts = sorted(ours.recv().values(), reverse=True)
+        digests = ours.recv()
         process.join()
-        found.append({"graph_optimiser": optimiser, "counts": counts})
-        print(f"graph optimiser {'on ' if optimiser else 'off'}: {len(counts)} results, {counts}", flush=True)
+        point = {"network": asked.network, "precision": precision, "graph": graph}
+        counts = sorted(digests.values(), reverse=True)
+        found.append(point | {"counts": counts, "most_frequent": max(digests, key=digests.get)[:16]})
+        print(f"{precision}, {graph}: {len(digests)} results, {counts}", flush=True)
     busy.terminate()
     if asked.output:
         run.write(asked.output, asked.repetitions, None, found)
