@@ -40,7 +40,8 @@ def plain(folder, seeds):
     seconds = []
     for seed in seeds:
         script = folder / f"plain-{seed}.py"
-        given = f"seed = {seed}\noutput_dir = {str(folder / f'plain-{seed}')!r}"
+        given = "model = 'attention_tiny'\nprofile = 'smoke'\n"
+        given += f"seed = {seed}\noutput_dir = {str(folder / f'plain-{seed}')!r}"
         script.write_text("\n".join([sources[0], given, *sources[1:]]), encoding="utf-8")
         started = time.perf_counter()
         subprocess.run([sys.executable, str(script)], check=True, capture_output=True)

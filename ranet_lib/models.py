@@ -126,6 +126,12 @@ _SPECS = {
             "A true residual attention network that a laptop trains in minutes: one slim module in each of 3 stages.",
             mask_depth=(2, 1, 1), pre_units=0, trunk_units=1, stage_units=(1, 1, 1),
         ),
+        # attention_tiny needs more than the two minutes of a first run to learn the embedded digits.
+        _tiny(
+            "attention_micro",
+            "attention_tiny with one module, in the second stage: it learns the embedded digits in under two minutes.",
+            modules=(0, 1, 0), mask_depth=(2, 1, 1), pre_units=0, trunk_units=1, stage_units=(1, 1, 1),
+        ),
         _tiny(
             "resnet_tiny",
             "The baseline for attention_tiny, at about its cost: 3 residual units in each of 3 stages, no attention.",

@@ -91,7 +91,7 @@ def run_page(path, folder):
 
 def train_by_default(folder):
     """Run the experiment notebook without any parameter, as in the book; the folder of the run, which names itself."""
-    run = folder / "runs" / "attention_tiny-cluttered_digits-smoke-seed0"
+    run = folder / "runs" / "attention_micro-cluttered_digits-first-seed0"
     run.mkdir(parents=True)
     command = [sys.executable, "-m", "papermill", TRAIN, run / TRAIN.name, "--no-progress-bar", "--cwd", folder]
     done = subprocess.run(command, capture_output=True, text=True, env=AS_USERS_HAVE_IT)
@@ -112,8 +112,8 @@ def run_train(folder, **parameters):
 
 
 def kill_in_second_epoch(folder):
-    """Start the default run in `folder` and kill it, papermill and its kernel, once its first epoch is kept."""
-    process = run_train(folder)
+    """Start a run of profile `smoke` in `folder`; kill it, papermill and its kernel, once its first epoch is kept."""
+    process = run_train(folder, profile="smoke")
     state = folder / "checkpoint" / "state.json"
     until = time.monotonic() + 600
     while not state.exists():

@@ -25,7 +25,7 @@ CASES = {name: {"name": name} for name in models.list_models()} | {
     "local": {"name": "attention_56", "mask_branch": "local"},
 }
 # What the second implementation does not know: it has what is published.
-OURS = ["attention_tiny", "resnet_tiny", "local"]
+OURS = ["attention_tiny", "attention_micro", "resnet_tiny", "local"]
 
 
 def draw(generator, weight):

@@ -51,7 +51,7 @@ def test_without_hard_links_a_record_is_written_and_never_overwritten(tmp_path, 
 def test_a_run_is_named_after_its_folder_of_images_on_windows_too(monkeypatch):
     monkeypatch.setattr(training, "Path", PureWindowsPath)
     run = training.check_parameters({"output_dir": os.curdir}) | {"dataset": r"folder:C:\Users\me\my photos"}
-    assert training.run_name(run) == "attention_tiny-my photos-smoke-seed0"
+    assert training.run_name(run) == "attention_micro-my photos-first-seed0"
 
 
 class Locks:

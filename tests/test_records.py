@@ -158,7 +158,7 @@ def test_a_failed_run_has_a_record_without_a_test(failed, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_diverges_leaves_a_failed_record(tmp_path):
     folder = tmp_path / "runs" / "diverges"
-    process = run_train(folder, learning_rate=1e30)
+    process = run_train(folder, profile="smoke", learning_rate=1e30)
     errors = process.communicate(timeout=600)[1]
     assert process.returncode != 0 and "training diverged in epoch 1: the loss is nan" in errors
     record = records.read_record(folder / "record.json")

@@ -21,9 +21,9 @@ def run(folder, **parameters):
 
 def test_killed_in_an_epoch_and_started_again_it_gives_the_same_record(tmp_path):
     """The same seed twice, once undisturbed and once killed: one result."""
-    undisturbed = run(tmp_path / "undisturbed")
+    undisturbed = run(tmp_path / "undisturbed", profile="smoke")
     kill_in_second_epoch(tmp_path / "killed")
-    resumed = run(tmp_path / "killed")
+    resumed = run(tmp_path / "killed", profile="smoke")
     assert len(resumed["history"]) == len(undisturbed["history"])
     assert records.result_digest(resumed) == records.result_digest(undisturbed)
     assert not (tmp_path / "killed" / "checkpoint").exists()
@@ -34,7 +34,8 @@ def test_it_trains_on_real_cifar_images(tmp_path):
         pytest.skip("needs the small CIFAR files beside the project")
     subprocess.run([sys.executable, str(HEADS), str(tmp_path / "data"), "--heads"], check=True)
     record = run(
-        tmp_path / "run", dataset="cifar100", data_dir=tmp_path / "data", epochs=1, batch_size=32, label_noise=0.2
-    )
+        tmp_path / "run", dataset="cifar100", data_dir=tmp_path / "data", profile="smoke", epochs=1, batch_size=32,
+        label_noise=0.2,
+    )  # fmt: skip
     assert (record["model"]["num_classes"], record["label_noise"]) == (100, 0.2)
     assert "localization" not in record

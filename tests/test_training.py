@@ -346,9 +346,9 @@ def test_a_batch_larger_than_the_data_is_refused(data):
 def test_the_defaults_are_those_of_the_notebook(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = training.check_parameters({})
-    assert run["model"] == "attention_tiny" and run["recipe"] == training.recipe("smoke")
+    assert run["model"] == "attention_micro" and run["recipe"] == training.recipe("first")
     assert run["model_options"]["learning"] == "residual"
-    assert run["output_dir"] == Path("runs/attention_tiny-cluttered_digits-smoke-seed0")
+    assert run["output_dir"] == Path("runs/attention_micro-cluttered_digits-first-seed0")
 
 
 def test_a_finished_run_is_never_reused(tmp_path, monkeypatch):
