@@ -57,10 +57,10 @@ def test_the_default_run_is_complete(default_run):
 
 
 def test_the_default_run_has_learned_and_says_so(default_run):
-    """Guessing gets 90 % wrong, and a mask that knows nothing scores 0.5. Seeds 0, 1 and 2 are far from both bounds."""
+    """Guessing gets 90 % wrong; seeds 0, 1 and 2 got 13 to 18 %. Masks of fresh weights score up to 0.7, a blob 0.8."""
     record = records.read_record(default_run / "record.json")
     assert record["history"][-1]["validation_error"] < 25
-    assert max(record["localization"]["modules"]) > 0.65
+    assert max(record["localization"]["modules"]) > record["localization"]["centre"] > 0.5
     executed = nbformat.read(default_run / "train.ipynb", as_version=4)
     said = [output.data.get("text/markdown", "") for cell in executed.cells if cell.cell_type == "code"
             for output in cell.outputs if "data" in output]  # fmt: skip
