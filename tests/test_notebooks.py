@@ -72,6 +72,5 @@ def test_its_weights_give_the_recorded_test_error(default_run):
     record = records.read_record(default_run / "record.json")
     data = datasets.load_dataset("cluttered_digits")
     model = models.create_model("attention_micro")
-    training.compile_model(model, training.recipe("smoke"), 1)
     model.load_weights(default_run / "model.weights.h5")
     assert training.evaluate(model, data, data.test)["error"] == record["test"]["last_epoch"]["error"]
