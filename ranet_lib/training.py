@@ -111,13 +111,13 @@ _PROFILES = {
         "study", epochs=4, batch_size=64, learning_rate=0.2, weight_decay=5e-4, schedule="one_cycle", crop_padding=2,
         train_images=10_000,
     ),
-    # The paper's tables at the paper's sizes, on two cores: an hour and a half to six hours a run and core.
+    # The paper's tables at the paper's sizes: hours a run and core.
     "evidence": Recipe(
         "evidence", epochs=12, weight_decay=5e-4, schedule="one_cycle", precision="mixed_bfloat16"
     ),
     # An hour or two on two cores: long enough for the paper's crop, still one cycle.
     "long": Recipe("long", epochs=24, batch_size=128, learning_rate=0.2, weight_decay=5e-4, schedule="one_cycle"),
-    # What ships: eight hours of Attention-56 on one core.
+    # What ships.
     "weights": Recipe(
         "weights", epochs=60, weight_decay=5e-4, schedule="one_cycle", label_smoothing=0.1, precision="mixed_bfloat16"
     ),
