@@ -14,6 +14,7 @@ from pathlib import Path
 CHANGES = {
     "nothing": "the library as it is",
     "keras batch normalisation": "Keras's own batch normalisation, several passes over memory",
+    "keras operations": "sums, sigmoids and up-sampling as Keras computes them, not those of `ranet_lib.fused`",
     "keras optimiser": "Keras's own SGD: six operations for each weight, and its weight decay",
     "keras input": "batches handed to `fit` as they are: on TensorFlow Keras wraps them into a generator, on JAX each "
     "then travels to the device",
@@ -34,10 +35,13 @@ def make(change):
     """Make a change of `CHANGES` in this process, before a network is built."""
     import keras
 
-    from ranet_lib import blocks, training
+    from ranet_lib import fused, training
 
     if change == "keras batch normalisation":
-        blocks.BatchNormalization.call = keras.layers.BatchNormalization.call
+        fused.BatchNormalization.call = keras.layers.BatchNormalization.call
+    elif change == "keras operations":
+        fused.add, fused.sigmoid = keras.ops.add, keras.ops.sigmoid
+        fused.up_sample = lambda features, size, how: keras.ops.image.resize(features, size, interpolation=how)
     elif change == "keras optimiser":
         training.SGD = lambda rate, decay: keras.optimizers.SGD(rate, 0.9, nesterov=True, weight_decay=decay)
     elif change == "keras input":
@@ -70,14 +74,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES), metavar="NAME")
     parser.add_argument("--system", choices=("keras-tensorflow", "keras-jax"), default="keras-tensorflow")
+    parser.add_argument("--precision", choices=run.PRECISIONS, default="float32")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
     points = [
-        {"system": asked.system, "task": "training", "network": "attention_56", "precision": "float32",
-         "batch_size": asked.batch_size, "change": change}
+        {"system": asked.system, "task": "training", "network": "attention_56",
+         "precision": asked.precision, "batch_size": asked.batch_size, "change": change}
         for change in asked.changes
     ]  # fmt: skip
     results = run.compare(points, asked.repeats, asked.seconds, quiet=True)

@@ -13,7 +13,8 @@ import math
 import keras
 from keras import layers, ops
 
-from ranet_lib import checks
+from ranet_lib import checks, fused
+from ranet_lib.fused import BatchNormalization
 
 register = keras.saving.register_keras_serializable(package="ranet_lib")
 
@@ -31,91 +32,6 @@ def convolution(filters, kernel_size, strides=1, groups=1, use_bias=False, name=
         filters, kernel_size, strides=strides, groups=groups, padding="same",
         use_bias=use_bias, kernel_initializer="he_normal", name=name,
     )  # fmt: skip
-
-
-@register
-class BatchNormalization(layers.BatchNormalization):
-    """Batch normalisation over the last axis: `keras.layers.BatchNormalization`, faster on TensorFlow.
-
-    Keras computes it in several passes over memory, and in these networks those passes cost more than the
-    convolutions. On the TensorFlow backend this layer calls TensorFlow's fused kernel instead; weights and
-    results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps;
-    `epsilon=1e-5` is added to the variance.
-
-    Where several replicas of `tf.distribute` share a batch, its statistics are still those of the whole batch.
-    """
-
-    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
-        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
-
-    def call(self, inputs, training=None, mask=None):
-        training = bool(training) and self.trainable
-        if training and keras.backend.backend() == "tensorflow" and _replicas() > 1:
-            return self._normalize_across_replicas(inputs)
-        fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and inputs.dtype != "float64"
-        if not fused or (training and self.momentum == 0):
-            return super().call(inputs, training=training, mask=mask)
-        import tensorflow as tf
-
-        scale, offset, mean, variance = (
-            ops.convert_to_tensor(each, "float32")
-            for each in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        )
-        if training:
-            # The kernel's variance of a batch divides by n - 1, that of Keras by n: so does our moving average.
-            known = None not in inputs.shape
-            count = math.prod(inputs.shape[:-1]) if known else tf.size(inputs) // inputs.shape[-1]
-            unbiased = count / max(count - 1, 1) if known else tf.cast(count / tf.maximum(count - 1, 1), "float32")
-            variance = variance * unbiased
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=self.epsilon,
-            exponential_avg_factor=1.0 - self.momentum if training else 1.0, is_training=training,
-        )  # fmt: skip
-        if training:
-            self.moving_mean.assign(mean)
-            self.moving_variance.assign(variance / unbiased)
-        return outputs
-
-    def _normalize_across_replicas(self, inputs):
-        """In training, with the mean and variance of what all replicas hold, which must be as much each."""
-        import tensorflow as tf
-
-        axes = list(range(len(inputs.shape) - 1))
-        shift = tf.convert_to_tensor(self.moving_mean)
-        replica = tf.distribute.get_replica_context()
-
-        def means(*values):
-            local = tf.stack([tf.reduce_mean(value, axes) for value in values])
-            if replica is not None:  # Keras also calls a layer outside of all replicas, to learn shapes
-                local = replica.all_reduce(tf.distribute.ReduceOp.MEAN, local)
-            return tf.unstack(local)
-
-        @tf.custom_gradient
-        def standardize(features):
-            # A mean of squares less a squared mean is exact only near 0, where the moving mean leads.
-            near_zero = features - shift
-            mean, squares = means(near_zero, tf.square(near_zero))
-            variance = tf.maximum(squares - tf.square(mean), 0.0)
-            scale = tf.math.rsqrt(variance + self.epsilon)
-            outputs = (near_zero - mean) * scale
-
-            def backward(gradient, *_):
-                along_one, along_outputs = means(gradient, gradient * outputs)
-                return scale * (gradient - along_one - outputs * along_outputs)
-
-            return (outputs, shift + mean, variance), backward
-
-        outputs, mean, variance = standardize(tf.cast(inputs, shift.dtype))
-        self.moving_mean.assign(self.momentum * self.moving_mean + (1.0 - self.momentum) * mean)
-        self.moving_variance.assign(self.momentum * self.moving_variance + (1.0 - self.momentum) * variance)
-        return tf.cast(outputs * self.gamma + self.beta, self.compute_dtype)
-
-
-def _replicas():
-    """How many replicas of the network TensorFlow's strategy in scope has; 1 without one."""
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 class Block(layers.Layer):
@@ -154,7 +70,7 @@ def build_chain(chain, input_shape):
 
 def apply_chain(chain, inputs, training=None):
     """Call each layer of `chain`, the first on `inputs`, in `training` or not, the next on what it gives."""
-    for layer in chain:
+    for layer in chain if training else fused.folded(chain):
         takes_training = isinstance(layer, (Block, layers.BatchNormalization))
         inputs = layer(inputs, training=training) if takes_training else layer(inputs)
     return inputs
@@ -274,7 +190,7 @@ class ResidualUnit(Block):
         outputs = apply(self.residual, inputs, training)
         if not self.shortcut:
             return outputs
-        return outputs + (inputs if self.projection is None else self.projection(inputs))
+        return fused.add(outputs, inputs if self.projection is None else self.projection(inputs))
 
     def sublayers(self):
         return self.residual + ([] if self.projection is None else [self.projection])
@@ -336,7 +252,7 @@ def mixed(features):
         >>> print(np.array(blocks.mixed(np.zeros(2))))
         [0.5 0.5]
     """
-    return ops.sigmoid(features)
+    return fused.sigmoid(features)
 
 
 def channel(features):
@@ -365,7 +281,7 @@ def spatial(features):
     """
     mean = ops.mean(features, axis=(1, 2), keepdims=True)
     variance = ops.mean(ops.square(features - mean), axis=(1, 2), keepdims=True)
-    return ops.sigmoid((features - mean) * ops.rsqrt(variance + 1e-6))
+    return fused.sigmoid((features - mean) * ops.rsqrt(variance + 1e-6))
 
 
 MASK_ACTIVATIONS = {"mixed": mixed, "channel": channel, "spatial": spatial}
@@ -486,7 +402,7 @@ class MaskBranch(_Mask):
                 passed.append(self.skips[level](features, training=training))
         for level in reversed(range(self.depth)):  # top-down
             features = apply_chain(self.at(level, self.up), features, training)
-            features = ops.image.resize(features, self.sizes[level], interpolation=self.interpolation)
+            features = fused.up_sample(features, self.sizes[level], self.interpolation)
             if level > 0:
                 features = features + passed[level - 1]
         return features

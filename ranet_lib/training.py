@@ -765,10 +765,11 @@ _PASSES = (
 def _remapper_alone():
     """Of TensorFlow's graph optimiser, only the remapper while a network is trained, on that backend.
 
-    The remapper makes one operation of a normalisation and the ReLU behind it, bit for bit the same. The other passes
-    take seconds before the first step and make the steps no faster, and they add up the gradients that meet at a fork
-    in the order in which they are ready, which is not always the same: with two operations at a time, about one run in
-    twenty of the same seed came out otherwise.
+    The remapper makes one operation of a normalisation and the ReLU behind it, bit for bit the same; in 16 bits, also
+    one of a convolution and the sum behind it, which is then rounded once instead of twice. The other passes take
+    seconds before the first step and make the steps no faster, and they add up the gradients that meet at a fork in the
+    order in which they are ready, which is not always the same: with two operations at a time, about one run in twenty
+    of the same seed came out otherwise.
     """
     if keras.backend.backend() != "tensorflow":
         yield

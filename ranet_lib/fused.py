@@ -1,0 +1,203 @@
+"""The same results in fewer passes over memory, on TensorFlow: whoever skips this file loses nothing.
+
+In these networks what lies between the convolutions costs more time than the convolutions: it reads and writes whole
+maps. Here is what does that with fewer of them. Each function and layer says what it computes; tests compare it with
+that plain form.
+"""
+
+import functools
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+register = keras.saving.register_keras_serializable(package="ranet_lib")
+
+
+def add(features, shortcut):
+    """`features + shortcut`, where `features` come from a convolution without bias.
+
+    Between them stands a bias of zeros, since TensorFlow makes one operation of convolution, bias and sum. It is a
+    placeholder, or it would be optimised away.
+    """
+    if not _on_processor_in_16_bits(features):
+        return features + shortcut
+    import tensorflow as tf
+
+    zeros = tf.zeros(features.shape[-1], features.dtype)
+    return tf.nn.bias_add(features, tf.raw_ops.PlaceholderWithDefault(input=zeros, shape=zeros.shape)) + shortcut
+
+
+def sigmoid(features):
+    """`ops.sigmoid(features)`, by way of float32, in which TensorFlow is quicker than in 16 bits."""
+    if not _on_processor_in_16_bits(features):
+        return ops.sigmoid(features)
+    return ops.cast(ops.sigmoid(ops.cast(features, "float32")), features.dtype)
+
+
+def up_sample(features, size, interpolation="bilinear"):
+    """`ops.image.resize(features, size, interpolation=interpolation)`, for maps that are not to be shrunk.
+
+    Bilinear interpolation is a product with a matrix for each axis. In 16 bits those are quicker than TensorFlow's own,
+    which computes in float32, and whose result Keras clamps and casts.
+
+    Args:
+        features: `(batch, height, width, channels)`, the last three known.
+        size: `(height, width)` of the result.
+        interpolation: "bilinear" or "nearest".
+    """
+    if interpolation != "bilinear" or not _on_processor_in_16_bits(features):
+        return ops.image.resize(features, size, interpolation=interpolation)
+    import tensorflow as tf
+
+    _, height, width, channels = features.shape
+    down, across = (tf.constant(_interpolation(*pair), features.dtype) for pair in zip((height, width), size))
+    rows = tf.matmul(down, tf.reshape(features, (-1, height, width * channels)))
+    columns = tf.matmul(across, tf.reshape(rows, (-1, width, channels)))
+    return tf.reshape(columns, (-1, *size, channels))
+
+
+@functools.cache
+def _interpolation(before, after):
+    """The matrix `(after, before)` of linear interpolation between the centres of pixels, the border repeated."""
+    places = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    matrix = np.zeros((after, before))
+    left = places.astype(int)
+    matrix[np.arange(after), left] = 1 - (places - left)
+    matrix[np.arange(after), np.minimum(left + 1, before - 1)] += places - left
+    return matrix
+
+
+def folded(chain):
+    """The layers of `chain` for use outside of training, each convolution joined with the normalisation after it.
+
+    There a normalisation only multiplies and adds, and the kernel can do so: `normalize(convolve(inputs))` is one
+    convolution, of which and the ReLU behind it TensorFlow makes one operation.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return chain
+    steps = []
+    for layer in chain:
+        if steps and isinstance(layer, BatchNormalization) and isinstance(steps[-1], layers.Conv2D):
+            steps[-1] = functools.partial(_convolve_and_normalize, steps[-1], layer)
+        else:
+            steps.append(layer)
+    return steps
+
+
+def _convolve_and_normalize(convolution, normalization, inputs):
+    import tensorflow as tf
+
+    dtype = keras.backend.result_type(inputs.dtype, "float32")
+    mean, variance, beta, gamma, kernel = (
+        ops.cast(each, dtype)
+        for each in (
+            normalization.moving_mean, normalization.moving_variance, normalization.beta, normalization.gamma,
+            convolution.kernel,
+        )
+    )  # fmt: skip
+    scale = gamma * ops.rsqrt(variance + normalization.epsilon)
+    bias = beta - mean * scale
+    if convolution.use_bias:
+        bias = bias + ops.cast(convolution.bias, dtype) * scale
+    outputs = ops.conv(inputs, ops.cast(kernel * scale, inputs.dtype), convolution.strides, convolution.padding)
+    return tf.nn.bias_add(outputs, ops.cast(bias, inputs.dtype))
+
+
+def _on_processor_in_16_bits(features):
+    """Whether these are 16-bit values that TensorFlow computes on the processor."""
+    in_16_bits = keras.backend.standardize_dtype(features.dtype) in ("float16", "bfloat16")
+    return in_16_bits and keras.backend.backend() == "tensorflow" and not _accelerators()
+
+
+@functools.cache
+def _accelerators():
+    import tensorflow as tf
+
+    return tf.config.list_physical_devices("GPU")
+
+
+@register
+class BatchNormalization(layers.BatchNormalization):
+    """Batch normalisation over the last axis: `keras.layers.BatchNormalization`, faster on TensorFlow.
+
+    Keras computes it in several passes over memory, and in these networks those passes cost more than the
+    convolutions. On the TensorFlow backend this layer calls TensorFlow's fused kernel instead; weights and
+    results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps;
+    `epsilon=1e-5` is added to the variance.
+
+    Where several replicas of `tf.distribute` share a batch, its statistics are still those of the whole batch.
+    """
+
+    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        training = bool(training) and self.trainable
+        if training and keras.backend.backend() == "tensorflow" and _replicas() > 1:
+            return self._normalize_across_replicas(inputs)
+        fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and inputs.dtype != "float64"
+        if not fused or (training and self.momentum == 0):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        scale, offset, mean, variance = (
+            ops.convert_to_tensor(each, "float32")
+            for each in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
+        if training:
+            # The kernel's variance of a batch divides by n - 1, that of Keras by n: so does our moving average.
+            known = None not in inputs.shape
+            count = math.prod(inputs.shape[:-1]) if known else tf.size(inputs) // inputs.shape[-1]
+            unbiased = count / max(count - 1, 1) if known else tf.cast(count / tf.maximum(count - 1, 1), "float32")
+            variance = variance * unbiased
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=self.epsilon,
+            exponential_avg_factor=1.0 - self.momentum if training else 1.0, is_training=training,
+        )  # fmt: skip
+        if training:
+            self.moving_mean.assign(mean)
+            self.moving_variance.assign(variance / unbiased)
+        return outputs
+
+    def _normalize_across_replicas(self, inputs):
+        """In training, with the mean and variance of what all replicas hold, which must be as much each."""
+        import tensorflow as tf
+
+        axes = list(range(len(inputs.shape) - 1))
+        shift = tf.convert_to_tensor(self.moving_mean)
+        replica = tf.distribute.get_replica_context()
+
+        def means(*values):
+            local = tf.stack([tf.reduce_mean(value, axes) for value in values])
+            if replica is not None:  # Keras also calls a layer outside of all replicas, to learn shapes
+                local = replica.all_reduce(tf.distribute.ReduceOp.MEAN, local)
+            return tf.unstack(local)
+
+        @tf.custom_gradient
+        def standardize(features):
+            # A mean of squares less a squared mean is exact only near 0, where the moving mean leads.
+            near_zero = features - shift
+            mean, squares = means(near_zero, tf.square(near_zero))
+            variance = tf.maximum(squares - tf.square(mean), 0.0)
+            scale = tf.math.rsqrt(variance + self.epsilon)
+            outputs = (near_zero - mean) * scale
+
+            def backward(gradient, *_):
+                along_one, along_outputs = means(gradient, gradient * outputs)
+                return scale * (gradient - along_one - outputs * along_outputs)
+
+            return (outputs, shift + mean, variance), backward
+
+        outputs, mean, variance = standardize(tf.cast(inputs, shift.dtype))
+        self.moving_mean.assign(self.momentum * self.moving_mean + (1.0 - self.momentum) * mean)
+        self.moving_variance.assign(self.momentum * self.moving_variance + (1.0 - self.momentum) * variance)
+        return tf.cast(outputs * self.gamma + self.beta, self.compute_dtype)
+
+
+def _replicas():
+    """How many replicas of the network TensorFlow's strategy in scope has; 1 without one."""
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
