@@ -52,6 +52,13 @@ def show(figure, alt, width=None):
     return alt
 
 
+def say(text):
+    """Display `text`, Markdown, as a paragraph of the page: for a sentence whose numbers a cell computes."""
+    from IPython.display import display
+
+    display({"text/markdown": text, "text/plain": text}, raw=True)
+
+
 def save(figure, path):
     """Save a `figure` at `path`, in the form of its suffix (`.png`, `.svg`, `.pdf`), on an opaque background."""
     figure.savefig(path, dpi=180, bbox_inches="tight", facecolor="white")

@@ -33,7 +33,8 @@ PUBLIC = {
         local_inner_filters mixed spatial walk""",
     "datasets": """Dataset Split augment check_name corrupt_labels load_dataset rotate_shift_mirror transition_matrix
         with_label_noise""",
-    "figures": "COLOURS MASK_MAP STYLE curves errors image_grid masks_over_images save show table",
+    "figures": "COLOURS MASK_MAP STYLE curves errors image_grid masks_over_images save say show
+    table",
     "masks": "MaskHistory attention_masks attention_modules localization localization_score mean_response"
     " reference_masks resize",
     "models": """DEFAULT_OPTIONS EXPORTS ModelSpec OPTIONS PRETRAINED check_options count_activations count_flops
