@@ -54,7 +54,7 @@ def measure(precision, batch_size, steps):
         for event in (event for line in plane.lines for event in line.events):
             name = names[event.metadata_id]
             node, is_operation, kind = name.rpartition(":")
-            if is_operation and "::" not in name:  # with two colons, the functions that start operations
+            if is_operation and kind.isidentifier() and "::" not in name:  # not the functions that start operations
                 seconds[kind.replace("_MklNative", "").replace("_Mkl", "")] += event.duration_ps / 1e12 / steps
     return dict(seconds.most_common()), whole
 
