@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import run
 
-from ranet_lib import models
+from ranet_lib import counting
 
 FAMILY = ("attention_56", "attention_92", "attention_128", "attention_164", "attention_236", "attention_452")
 #: For each question the points, and what the cost is set against: a number for each point, and its name.
@@ -25,7 +25,7 @@ QUESTIONS = {
     "image size": ([{"image_size": size} for size in (16, 32, 48, 64, 96)], "pixels per image"),
 }
 SIZE = {
-    "MFLOP per image": lambda point: models.describe(point["network"])["flops"] / 1e6,
+    "MFLOP per image": lambda point: counting.describe(point["network"])["flops"] / 1e6,
     "images per step": lambda point: point["batch_size"],
     "pixels per image": lambda point: point["image_size"] ** 2,
 }

@@ -183,7 +183,7 @@ def local_browser(chromium, driver):
 
 def with_explorers(folder):
     """The notebooks of a folder that call `explore`."""
-    return [path for path in sorted(folder.glob("*.ipynb")) if "explore.explore(" in path.read_text(encoding="utf-8")]
+    return [path for path in sorted(folder.glob("*.ipynb")) if "show.explore(" in path.read_text(encoding="utf-8")]
 
 
 def measure(notebook, box):

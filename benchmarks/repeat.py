@@ -33,13 +33,13 @@ def results(graph, network, precision, repetitions, batch_size, steps=3):
     recipe = training.recipe("full", batch_size=batch_size, precision=precision)
     batches = training.Batches(datasets.load_dataset("cluttered_digits"), recipe)
     training.compile_model(model, recipe, 1000)
-    training._build_for_training(model, batches)
+    training.devices.build_ahead(model, batches)
     data = [batches[index] for index in range(steps)]
     variables = model.weights + model.optimizer.variables
     start, found = [keras.ops.convert_to_numpy(each) for each in variables], collections.Counter()
     if graph == "as written":
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    with training._remapper_alone() if graph == "remapper alone" else contextlib.nullcontext():
+    with training.devices.remapper_alone() if graph == "remapper alone" else contextlib.nullcontext():
         for _ in range(repetitions):
             for variable, value in zip(variables, start, strict=True):
                 variable.assign(value)

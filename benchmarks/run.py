@@ -116,13 +116,13 @@ def add_shares(results):
     `flops_per_image` counts the convolutions and dense layers, in training three times: forward, and the gradients for
     inputs and for weights. `bytes_per_image` is how much goes through memory when no cache holds anything: see `TRIPS`.
     """
-    from ranet_lib import models
+    from ranet_lib import counting
 
     limits = {name: [r[name] for r in results if name in r] for name in MEASURES.values()}
     for result in results:
         if "images_per_second" not in result:
             continue
-        network = models.describe(result["network"])
+        network = counting.describe(result["network"])
         size = 2 if result["precision"].startswith("mixed") else 4
         costs = {
             "flops": network["flops"] * (3 if result["task"] == "training" else 1),
@@ -182,9 +182,9 @@ def versions():
 
 def write(path, repeats, seconds, results):
     """Write the record of a benchmark as JSON; never over an existing file."""
-    from ranet_lib import records
+    from ranet_lib import runs
 
-    environment = {key: value for key, value in records.environment().items() if key != "backend"}
+    environment = {key: value for key, value in runs.environment().items() if key != "backend"}
     record = {
         "schema": 1,
         "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -45,16 +45,16 @@ def make(change):
     elif change == "keras optimiser":
         training.SGD = lambda rate, decay: keras.optimizers.SGD(rate, 0.9, nesterov=True, weight_decay=decay)
     elif change == "keras input":
-        training._feed = lambda batches: batches
+        training.devices.feed = lambda batches: batches
     elif change == "graph optimiser":
-        training._remapper_alone = contextlib.nullcontext
+        training.devices.remapper_alone = contextlib.nullcontext
     elif change == "graph as written":
         import tensorflow as tf
 
-        training._remapper_alone = contextlib.nullcontext
+        training.devices.remapper_alone = contextlib.nullcontext
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     elif change == "traced twice":
-        training._build_for_training = lambda model, batches: None
+        training.devices.build_ahead = lambda model, batches: None
     elif change == "XLA":
         compile_model = training.compile_model
 

@@ -188,12 +188,12 @@ def torch_task(asked):
 def onnxruntime_task(asked):
     import tempfile
 
-    from ranet_lib import models
+    from ranet_lib import models, runs
 
     x, _ = prepared(asked)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
-        models.export_model(models.create_model(asked["network"]), path)
+        runs.export_model(models.create_model(asked["network"]), path)
         import onnxruntime
 
         tell(imported=time.perf_counter() - BEGAN)

@@ -27,7 +27,7 @@ if "google.colab" in sys.modules:
         {url} book
     %pip install --quiet --no-deps ./book/ranet_lib-*.whl
     %cd -q book/book
-    from ranet_lib import colab
+    from ranet_lib.show import colab
 
     colab.report()
 """

@@ -1,8 +1,8 @@
 """The helper library of the book *Residual attention, step by step*.
 
-Each module is a room; import the one you need:
-
-    from ranet_lib import blocks, models, datasets, training, records, masks, figures, explore
+It has two storeys. `from ranet_lib import datasets, blocks, models, counting, masks, training` is what a reader reads,
+in the order of the book. `from ranet_lib import runs, show` is the plumbing, which keeps what was run and shows what
+was found.
 """
 
 import os

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Jupyter Book cannot be started by `-m`.
-JUPYTER_BOOK = ["-c", "from jupyter_book.cli.main import main; main()"]
+JUPYTER_BOOK = ["-c", "from jupyter_book.cli.main import main; main()"]  # which `-m` cannot start
 NEEDS = {"book": "jupyter_book", "test": "pytest", "train": "papermill"}
 
 
@@ -50,9 +49,9 @@ def main(arguments=None):
         settings = Path(sys.prefix, "etc", "ipython")
         settings.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "book" / "ipython_kernel_config.py", settings)
-    # Notebooks and pages are UTF-8, whatever the machine's locale.
-    environment = {**os.environ, "PYTHONUTF8": "1"}
-    commands = {"book": book, "test": test, "train": train_in}[asked.command](asked, more)
+    environment = {**os.environ, "PYTHONUTF8": "1"}  # as notebooks and pages are, whatever the machine's locale
+    test = [["-m", "pytest", *more]]
+    commands = test if asked.command == "test" else {"book": book, "train": train_in}[asked.command](asked, more)
     for words in commands:
         done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment)
         if done.returncode:
@@ -64,22 +63,13 @@ def main(arguments=None):
 
 def book(asked, more):
     shutil.rmtree(ROOT / "_build" / "html", ignore_errors=True)
-    # What is kept of the last build compares the code of the notebooks only, not what they import and read.
+    # The cache compares only the code of the notebooks, not the library and the records that they read.
     kept = ROOT / "_build" / ".jupyter_cache"
-    if kept.exists() and newest() > kept.stat().st_ctime:
-        shutil.rmtree(kept)
-    return [["book/execute.py"], [*JUPYTER_BOOK, "build", ".", "--all", "-W", "-n", "--keep-going"]]
-
-
-def newest():
-    """When a file of the library or a record last changed."""
     folders = (ROOT / "ranet_lib", ROOT / "book" / "results", ROOT / "book" / "experiments")
     files = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
-    return max(path.stat().st_mtime for path in files)
-
-
-def test(asked, more):
-    return [["-m", "pytest", *more]]
+    if kept.exists() and max(path.stat().st_mtime for path in files) > kept.stat().st_ctime:
+        shutil.rmtree(kept)
+    return [["book/execute.py"], [*JUPYTER_BOOK, "build", ".", "--all", "-W", "-n", "--keep-going"]]
 
 
 def train_in(asked, more):

@@ -1,8 +1,7 @@
 """TensorFlow imported without what it logs for information while its libraries load.
 
-No setting reaches those lines ("oneDNN custom operations are on ..."): the libraries write them before they read
-TF_CPP_MIN_LOG_LEVEL. They are left out on their way to stderr, by another process, so that the reason still arrives
-when a library ends this one, as on a processor that it cannot run on.
+The libraries write those lines ("oneDNN custom operations are on ...") before they read TF_CPP_MIN_LOG_LEVEL. Another
+process leaves them out on the way to stderr, so the reason arrives when a library ends this one.
 """
 
 import os
@@ -10,8 +9,7 @@ import sys
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 
-# "I0000 00:00:1700000000.000000 123 port.cc:153] ...", in older versions "2026-01-31 12:00:00.000000: I ...", and what
-# is said of such lines in advance.
+# "I0000 00:00:1700000000.000000 123 port.cc:153] ...", in older versions "2026-01-31 12:00:00.000000: I ...".
 INFORMATION = rb"I\d{4} \d\d:|\d{4}-\d\d-\d\d [\d:.]+: I |WARNING: All log messages before absl::"
 
 
@@ -35,7 +33,7 @@ class QuietTensorFlow:
 @contextmanager
 def without_information():
     """Leave lines for information out of what is written on stderr meanwhile, past Python too."""
-    import subprocess  # not above: whoever imports ranet_lib alone does not wait for it
+    import subprocess  # not above: `import ranet_lib` alone does not wait for it
 
     try:
         stderr = os.dup(2)
@@ -57,15 +55,10 @@ def without_information():
             pass
 
 
-def pass_on():
-    """Write what is read, without the lines for information."""
+if __name__ == "__main__":  # the other process
     import re
 
     for line in sys.stdin.buffer:
         if not re.match(INFORMATION, line):
             sys.stdout.buffer.write(line)
             sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    pass_on()

@@ -21,21 +21,15 @@ def whole(name, value, least=1, most=math.inf):
     return int(value)
 
 
-def number(name, value, *, above=None, least=None, most=None, below=None):
+def number(name, value, *, above=-math.inf, least=-math.inf, most=math.inf, below=math.inf):
     """`value` as a float if it is a finite number within the limits given."""
-    limits = {"above": above, "at least": least, "at most": most, "below": below}
-    said = " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
     try:
         fine = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(float(value))
     except OverflowError:  # a whole number of 400 digits
         fine = False
-    if (
-        not fine
-        or (above is not None and value <= above)
-        or (least is not None and value < least)
-        or (most is not None and value > most)
-        or (below is not None and value >= below)
-    ):
+    if not (fine and above < value < below and least <= value <= most):
+        limits = {"above": above, "at least": least, "at most": most, "below": below}
+        said = " and ".join(f"{word} {limit}" for word, limit in limits.items() if math.isfinite(limit))
         raise ValueError(f"{name} must be a number {said}; received {value!r}")
     return float(value) + 0.0  # minus zero is zero
 

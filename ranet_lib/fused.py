@@ -1,8 +1,7 @@
-"""The same results in fewer passes over memory, on TensorFlow: whoever skips this file loses nothing.
+"""The same results in fewer passes over memory, on TensorFlow: a reader who skips this file loses nothing.
 
-In these networks what lies between the convolutions costs more time than the convolutions: it reads and writes whole
-maps. Here is what does that with fewer of them. Each function and layer says what it computes; tests compare it with
-that plain form.
+In these networks the operations between the convolutions cost more time than the convolutions, because they read and
+write whole maps. Each function and layer says what it computes; tests compare it with that plain form.
 """
 
 import functools
@@ -16,10 +15,10 @@ register = keras.saving.register_keras_serializable(package="ranet_lib")
 
 
 def add(features, shortcut):
-    """`features + shortcut`, where `features` come from a convolution without bias.
+    """`features` plus a `shortcut` of their shape, where `features` come from a convolution without bias.
 
-    Between them stands a bias of zeros, since TensorFlow makes one operation of convolution, bias and sum. It is a
-    placeholder, or it would be optimised away.
+    A bias of zeros is added between them, because TensorFlow makes one operation of convolution, bias and sum. It is a
+    placeholder, or TensorFlow would optimise it away.
     """
     if not _on_processor_in_16_bits(features):
         return features + shortcut
@@ -30,7 +29,7 @@ def add(features, shortcut):
 
 
 def sigmoid(features):
-    """`ops.sigmoid(features)`, by way of float32, in which TensorFlow is quicker than in 16 bits."""
+    """`ops.sigmoid` of `features`, by way of float32, in which TensorFlow is quicker than in 16 bits."""
     if not _on_processor_in_16_bits(features):
         return ops.sigmoid(features)
     return ops.cast(ops.sigmoid(ops.cast(features, "float32")), features.dtype)
@@ -39,13 +38,9 @@ def sigmoid(features):
 def up_sample(features, size, interpolation="bilinear"):
     """`ops.image.resize(features, size, interpolation=interpolation)`, for maps that are not to be shrunk.
 
-    Bilinear interpolation is a product with a matrix for each axis. In 16 bits those are quicker than TensorFlow's own,
-    which computes in float32, and whose result Keras clamps and casts.
-
-    Args:
-        features: `(batch, height, width, channels)`, the last three known.
-        size: `(height, width)` of the result.
-        interpolation: "bilinear" or "nearest".
+    `features` are `(batch, height, width, channels)`, the last three known; `size` is `(height, width)`;
+    `interpolation` is "bilinear" or "nearest". Bilinear interpolation is a product with a matrix for each axis, in 16
+    bits quicker than TensorFlow's own, which computes in float32, and whose result Keras clamps and casts.
     """
     if interpolation != "bilinear" or not _on_processor_in_16_bits(features):
         return ops.image.resize(features, size, interpolation=interpolation)
@@ -72,8 +67,8 @@ def _interpolation(before, after):
 def folded(chain):
     """The layers of `chain` for use outside of training, each convolution joined with the normalisation after it.
 
-    There a normalisation only multiplies and adds, and the kernel can do so: `normalize(convolve(inputs))` is one
-    convolution, of which and the ReLU behind it TensorFlow makes one operation.
+    There a normalisation only multiplies and adds, and the kernel can do so. TensorFlow then makes one operation of the
+    convolution and the ReLU behind it.
     """
     if keras.backend.backend() != "tensorflow":
         return chain
@@ -122,12 +117,9 @@ def _accelerators():
 class BatchNormalization(layers.BatchNormalization):
     """Batch normalisation over the last axis: `keras.layers.BatchNormalization`, faster on TensorFlow.
 
-    Keras computes it in several passes over memory, and in these networks those passes cost more than the
-    convolutions. On the TensorFlow backend this layer calls TensorFlow's fused kernel instead; weights and
-    results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps;
-    `epsilon=1e-5` is added to the variance.
-
-    Where several replicas of `tf.distribute` share a batch, its statistics are still those of the whole batch.
+    Keras computes it in several passes over memory. On TensorFlow this layer calls the fused kernel; weights and
+    results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps; `epsilon=1e-5` is
+    added to the variance. Replicas of `tf.distribute` that share a batch share its statistics.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
@@ -135,10 +127,10 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         training = bool(training) and self.trainable
-        if training and keras.backend.backend() == "tensorflow" and _replicas() > 1:
-            return self._normalize_across_replicas(inputs)
         fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and inputs.dtype != "float64"
-        if not fused or (training and self.momentum == 0):
+        if training and fused and _replicas() > 1:
+            self.synchronized = True  # Keras then takes the moments over all replicas
+        if not fused or (training and (self.synchronized or self.momentum == 0)):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
@@ -160,40 +152,6 @@ class BatchNormalization(layers.BatchNormalization):
             self.moving_mean.assign(mean)
             self.moving_variance.assign(variance / unbiased)
         return outputs
-
-    def _normalize_across_replicas(self, inputs):
-        """In training, with the mean and variance of what all replicas hold, which must be as much each."""
-        import tensorflow as tf
-
-        axes = list(range(len(inputs.shape) - 1))
-        shift = tf.convert_to_tensor(self.moving_mean)
-        replica = tf.distribute.get_replica_context()
-
-        def means(*values):
-            local = tf.stack([tf.reduce_mean(value, axes) for value in values])
-            if replica is not None:  # Keras also calls a layer outside of all replicas, to learn shapes
-                local = replica.all_reduce(tf.distribute.ReduceOp.MEAN, local)
-            return tf.unstack(local)
-
-        @tf.custom_gradient
-        def standardize(features):
-            # A mean of squares less a squared mean is exact only near 0, where the moving mean leads.
-            near_zero = features - shift
-            mean, squares = means(near_zero, tf.square(near_zero))
-            variance = tf.maximum(squares - tf.square(mean), 0.0)
-            scale = tf.math.rsqrt(variance + self.epsilon)
-            outputs = (near_zero - mean) * scale
-
-            def backward(gradient, *_):
-                along_one, along_outputs = means(gradient, gradient * outputs)
-                return scale * (gradient - along_one - outputs * along_outputs)
-
-            return (outputs, shift + mean, variance), backward
-
-        outputs, mean, variance = standardize(tf.cast(inputs, shift.dtype))
-        self.moving_mean.assign(self.momentum * self.moving_mean + (1.0 - self.momentum) * mean)
-        self.moving_variance.assign(self.momentum * self.moving_variance + (1.0 - self.momentum) * variance)
-        return tf.cast(outputs * self.gamma + self.beta, self.compute_dtype)
 
 
 def _replicas():

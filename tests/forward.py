@@ -19,7 +19,7 @@ import numpy as np
 def call(model, weights, images, training):
     """Logits, and the weights after the call, of a network with the given weights (by path; the seeds of dropout: 0).
 
-    The network is made `models.without_weights`, because allocating and filling weights takes most of the time.
+    The network is made `counting.without_weights`, because allocating and filling weights takes most of the time.
     """
     import keras
 
@@ -42,7 +42,7 @@ def main(folder, which):
     else:
         import keras
 
-        from ranet_lib import models
+        from ranet_lib import counting, models
 
         assert keras.backend.backend() == which
     for path in sorted(folder.glob("*.npz")):
@@ -55,7 +55,7 @@ def main(folder, which):
             changed = {key: options[key] for key in ("learning", "mask_activation", "shortcut") if key in options}
             found = logits(options["name"], weights, images, **changed)
         else:
-            with models.without_weights():
+            with counting.without_weights():
                 model = models.create_model(input_shape=images.shape[1:], **options)
                 assert {weight.path for weight in model.weights} == set(weights)
                 found, _ = call(model, weights, images, training=False)

@@ -11,7 +11,7 @@ import pytest
 from forward import call
 from test_models import SMALL
 
-from ranet_lib import blocks, models
+from ranet_lib import blocks, counting, models
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
         side = 45 if "imagenet" in name else 33  # odd, so that no padding is even
         generator = np.random.default_rng(0)
         images = generator.normal(size=(3, side, side, 3)).astype("float32")
-        with models.without_weights():
+        with counting.without_weights():
             model = models.create_model(input_shape=images.shape[1:], **arguments)
             weights = {weight.path: draw(generator, weight) for weight in model.weights}
             if "shortcut" not in options and "learning" not in options:

@@ -1,5 +1,7 @@
 """A batch of experiments, run for real: Snakemake, papermill, training, and what is left when they are killed."""
 
+import copy
+import dataclasses
 import json
 import os
 import re
@@ -10,9 +12,10 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 from runs import ROOT
 
-from ranet_lib import models, records, training
+from ranet_lib import counting, datasets, runs
 
 if sys.platform == "win32":
     pytest.skip("batches need Linux or macOS", allow_module_level=True)
@@ -148,8 +151,8 @@ def test_what_is_left_is_told_by_the_cost_of_each_run(batch, tmp_path):
     sizes = {"one": (3, 1_000), "two": (4, 3_000)}
     assert batch.progress(tmp_path, sizes, 2) == ("0 of 2 runs done", "; about 1 min 5 s left")
     assert batch.progress(tmp_path, sizes, 1) == ("0 of 2 runs done", "; about 2 min 10 s left")
-    run = training.check_parameters({"model": "resnet_tiny", "profile": "smoke"})
-    assert batch.size(run) == (2, 1_600 * models.describe("resnet_tiny")["flops"])
+    run = runs.check_parameters({"model": "resnet_tiny", "profile": "smoke"})
+    assert batch.size(run) == (2, 1_600 * counting.describe("resnet_tiny")["flops"])
 
 
 # --- Slow: a batch, and everything that can happen to it ---------------------------------------------------------
@@ -280,7 +283,7 @@ def story(tmp_path_factory):
 @pytest.mark.slow
 def test_a_killed_batch_completes_when_started_again(story):
     assert len(story.after) == 12
-    failed = {name for name in story.after if "failure" in records.read_record(story.folder / name / "record.json")}
+    failed = {name for name in story.after if "failure" in runs.read_record(story.folder / name / "record.json")}
     assert len(failed) == 1 and not [path for path in story.folder.glob("*/.*-*")]  # nothing half-written
     assert story.status == 1 and "11 of 12 runs finished" in story.output
     (name,) = failed
@@ -308,7 +311,7 @@ def test_a_run_that_loses_a_process_is_tried_again_and_goes_on(story, part):
     log = story.log(run.name)
     assert log.count("starts with") >= 2 and ("ended without a record" in log) == (part == "kernel")
     assert (run / "attempt-1.ipynb").exists()
-    assert len(records.read_record(run / "record.json")["history"]) == EPOCHS
+    assert len(runs.read_record(run / "record.json")["history"]) == EPOCHS
 
 
 @pytest.mark.slow
@@ -317,7 +320,7 @@ def test_a_damaged_record_or_checkpoint_is_kept_aside_and_the_run_done_again(sto
     assert f"{run / 'record.json'}: " in story.output and "the run is done again" in story.output
     assert (run / "record.json.damaged-1").read_bytes() == story.before[run.name][:-100]
     one, two = (json.loads(text) for text in (story.before[run.name], story.after[run.name]))
-    assert records.result_digest(one) == records.result_digest(two)
+    assert runs.result_digest(one) == runs.result_digest(two)
     assert (story.damaged_checkpoint / "checkpoint-damaged-1").is_dir()
     assert "is damaged: its weights do not match" in (story.damaged_checkpoint / "train.ipynb").read_text()
 
@@ -339,6 +342,38 @@ def test_a_full_disk_costs_the_run_but_leaves_nothing_half_written(tmp_path):
         again = start(disk, grid)
         output = again.communicate(timeout=600)[0]
         assert again.returncode == 0 and "1 of 1 runs finished" in output, output
-        assert [records.read_record(path) for path in disk.glob("*/record.json")]
+        assert [runs.read_record(path) for path in disk.glob("*/record.json")]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_two_folders_of_one_name_are_two_runs(tmp_path):
+    names = set()
+    for version in ("v1", "v2"):
+        (tmp_path / version / "photos").mkdir(parents=True)
+        names.add(runs.run_name(runs.check_parameters({"dataset": f"folder:{tmp_path / version / 'photos'}"})))
+    assert len(names) == 2 and all(name.startswith("attention_micro-photos-first-seed0-") for name in names)
+
+
+def test_a_record_of_other_images_does_not_count(batch, tmp_path, capsys):
+    """A group whose folder of images has changed since: the old run is kept aside, and done again."""
+    photos = tmp_path / "photos"
+    for label in ("cats", "dogs"):
+        (photos / label).mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(photos / label / f"{number}.png")
+    parameters = {"dataset": f"folder:{photos}", "output_dir": str(tmp_path / "run")}
+    run, template = runs.check_parameters(parameters), runs.read_records(ROOT / "book" / "results")
+    record = copy.deepcopy(template["attention_tiny-cluttered_digits-laptop-seed0"])
+    record["model"] |= {"name": run["model"], "options": run["model_options"]}
+    record |= {"recipe": dataclasses.asdict(run["recipe"]), "history": record["history"][:1]}
+    record["test"]["last_epoch"]["epoch"] = record["test"]["chosen_on_validation"]["epoch"] = 1
+    record["dataset"]["fingerprint"] = datasets.load_dataset(run["dataset"]).fingerprint
+    runs.write_record(tmp_path / "run" / "record.json", record)
+    batch.put_aside(tmp_path / "run", run)
+    assert (tmp_path / "run" / "record.json").exists() and capsys.readouterr().out == ""
+    Image.new("RGB", (8, 8), "white").save(photos / "cats" / "0.png")
+    batch.fingerprint.cache_clear()
+    batch.put_aside(tmp_path / "run", run)
+    assert not (tmp_path / "run").exists() and (tmp_path / "run.before-1" / "record.json").exists()
+    assert "other images than there are in folder:" in capsys.readouterr().out

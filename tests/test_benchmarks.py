@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from runs import ROOT
 
-from ranet_lib import blocks, models
+from ranet_lib import blocks, counting, models
 
 LIMITS = [("matrix-product", "flops"), ("memory-copy", "bytes")]
 RUN = ROOT / "benchmarks" / "run.py"
@@ -97,4 +97,4 @@ def test_every_convolution_is_measured(tmp_path):
     assert all(len(result["seconds"]) == 3 and min(result["seconds"]) > 0 for result in results)
     dense = 2 * models.create_model("attention_56").layers[-1].kernel.shape[0] * 10
     flops = sum(result["count"] * result["flops"] for result in results) / 2
-    assert flops + dense == pytest.approx(models.describe("attention_56")["flops"], rel=1e-3)
+    assert flops + dense == pytest.approx(counting.describe("attention_56")["flops"], rel=1e-3)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from ranet_lib import blocks, models
+from ranet_lib import blocks, counting
 
 
 def features(*shape, seed=0):
@@ -260,7 +260,7 @@ def test_a_local_mask_branch_costs_what_the_encoder_decoder_costs(filters, depth
     def multiply_adds(mask_branch):
         module = blocks.AttentionModule(filters, depth, mask_units=units, mask_branch=mask_branch, unit=unit)
         inputs = keras.Input((32, 32, filters))
-        return models.count_flops(keras.Model(inputs, module.mask(inputs)))
+        return counting.count_flops(keras.Model(inputs, module.mask(inputs)))
 
     assert multiply_adds("local") == pytest.approx(multiply_adds("encoder_decoder"), rel=0.12)
 

@@ -135,8 +135,8 @@ def draws(source):
     called = {ast.unparse(node.func) for statement in ast.parse(source).body
               if not isinstance(statement, (ast.FunctionDef, ast.ClassDef))
               for node in ast.walk(statement) if isinstance(node, ast.Call)}  # fmt: skip
-    shown = {f"figures.{name}" for name in ("show", "curves", "errors", "image_grid", "masks_over_images")}
-    return bool(called & (shown | {"drawings.draw", "explore.explore"}))
+    names = "figure", "curves", "errors", "image_grid", "masks_over_images", "draw", "explore"
+    return bool(called & {f"show.{name}" for name in names})
 
 
 @each(CHAPTERS)
@@ -238,7 +238,7 @@ def measured(path):
 
 
 def published(value):
-    """All numbers in `ranet_lib/published.json`."""
+    """All numbers in `ranet_lib/runs/published.json`."""
     if isinstance(value, (dict, list)):
         for part in value.values() if isinstance(value, dict) else value:
             yield from published(part)
@@ -248,7 +248,7 @@ def published(value):
 
 @each(PAGES_OF_PROSE)
 def test_no_result_is_typed_into_prose(path):
-    printed = set(published(json.loads((ROOT / "ranet_lib" / "published.json").read_text(encoding="utf-8"))))
+    printed = set(published(json.loads((ROOT / "ranet_lib" / "runs" / "published.json").read_text(encoding="utf-8"))))
     allowed = {**REASONS["everywhere"], **REASONS.get(named(path.with_suffix("")), {})}
     typed = [text for number, text in measured(path) if float(number.replace(",", "")) not in printed
              and text not in allowed]  # fmt: skip

@@ -210,7 +210,7 @@ def check_in_colab(like_colab, page):
 EXPLORE = """
 import IPython.display, ipywidgets
 from matplotlib.figure import Figure
-from ranet_lib import explore
+from ranet_lib import show
 
 def draw(number=1, kind="a"):
     figure = Figure((2, 1))
@@ -220,7 +220,7 @@ def draw(number=1, kind="a"):
 shown = []
 IPython.display.display = lambda bundle, **about: shown.append(bundle)
 explore._someone_is_there = lambda: True
-explore.explore(draw, number=range(3), kind=["a", "b"])
+show.explore(draw, number=range(3), kind=["a", "b"])
 panel = ipywidgets.Widget.widgets[shown[0]["application/vnd.jupyter.widget-view+json"]["model_id"]]
 slider, choice, picture, trouble = panel.children
 for slider.value, choice.value in [(1, "a"), (2, "a"), (2, "b")]:

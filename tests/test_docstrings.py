@@ -18,10 +18,10 @@ IMPORTS = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
 WITH_EXAMPLE = """
     blocks.AttentionModule blocks.LocalMaskBranch blocks.MaskBranch blocks.ResidualUnit blocks.TrunkBranch
     blocks.channel blocks.mixed blocks.spatial blocks.walk datasets.augment datasets.corrupt_labels
-    datasets.load_dataset datasets.transition_matrix drawings.draw explore.explore figures.table
+    datasets.load_dataset datasets.transition_matrix show.draw show.explore show.table
     masks.attention_masks masks.localization_score masks.mean_response masks.reference_masks
-    models.count_flops models.create_model models.describe models.load_pretrained models.model_spec
-    models.pretrained_record records.error_interval records.read_record records.summary training.evaluate
+    counting.count_flops models.create_model counting.describe runs.load_pretrained models.model_spec
+    runs.pretrained_record runs.error_interval runs.read_record runs.summary training.evaluate
     training.recipe
 """.split()
 

@@ -5,12 +5,12 @@ import re
 import keras
 import pytest
 
-from ranet_lib import blocks, drawings, models
+from ranet_lib import blocks, models, show
 
 
 def texts(layer, path):
     """The texts of a drawing and its alt text. Letters are drawn as shapes; matplotlib notes each text beside them."""
-    alt = drawings.draw(layer, path)
+    alt = show.draw(layer, path)
     return re.findall(r"<!-- (.*?) -->", path.read_text(encoding="utf-8")), alt
 
 
@@ -86,13 +86,13 @@ def test_the_same_layer_gives_the_same_bytes(tmp_path, capsys):
     module = built(blocks.AttentionModule(32))
     shown = []
     for _ in range(2):
-        drawings.draw(module)
+        show.draw(module)
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1] and "<svg" in shown[0]
 
 
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="layer must be one of ResidualUnit, .*received ReLU"):
-        drawings.draw(keras.layers.ReLU())
+        show.draw(keras.layers.ReLU())
     with pytest.raises(ValueError, match="is not built yet"):
-        drawings.draw(blocks.AttentionModule(32))
+        show.draw(blocks.AttentionModule(32))

@@ -15,7 +15,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
-from ranet_lib import explore
+from ranet_lib import show
+from ranet_lib.show import explorers
 
 RULES = ["naive </script>", "residual"]
 
@@ -45,7 +46,7 @@ def picture(source):
 
 def test_without_a_kernel_there_is_an_opaque_frame_for_each_combination_of_values(shown):
     open_figures = plt.get_fignums()
-    explore.explore(draw, masks=range(1, 4), rule=RULES)
+    show.explore(draw, masks=range(1, 4), rule=RULES)
     (data, metadata), *more = shown
     assert not more and plt.get_fignums() == open_figures
     held = json.loads(re.search(r'<script type="application/json">(.*?)</script>', data["text/html"]).group(1))
@@ -62,17 +63,17 @@ def test_without_a_kernel_there_is_an_opaque_frame_for_each_combination_of_value
 
 def test_the_same_figures_give_the_same_bytes(shown):
     for _ in range(2):
-        explore.explore(draw, masks=np.linspace(0, 1, 3))
+        show.explore(draw, masks=np.linspace(0, 1, 3))
     assert shown[0] == shown[1]
 
 
 def test_a_frame_of_many_colours_is_small_and_near_what_was_drawn():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    figure = plt.figure(figsize=(3, 3), dpi=explore.DPI, layout="none")
+    figure = plt.figure(figsize=(3, 3), dpi=explorers.DPI, layout="none")
     figure.add_axes((0.1, 0.1, 0.8, 0.8)).imshow(pixels, interpolation="nearest")
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", facecolor="white")
-    frame = explore._frame(lambda: (figure, "Noise."), {})
+    frame = explorers._frame(lambda: (figure, "Noise."), {})
     difference = np.subtract(Image.open(drawn).convert("RGB"), picture(frame.data), dtype=int)
     assert np.abs(difference).max() < 40 and len(frame.data) < 30_000
 
@@ -99,7 +100,7 @@ WRONG = {
 def test_what_cannot_be_explored_is_refused_by_name(name, shown):
     figure, controls, error, message = WRONG[name]
     with pytest.raises(error, match=message):
-        explore.explore(figure, **controls)
+        show.explore(figure, **controls)
     assert not shown
     plt.close("all")
 
@@ -110,7 +111,7 @@ def test_what_cannot_be_explored_is_refused_by_name(name, shown):
 @pytest.fixture
 def page(shown, tmp_path):
     """A page with the same explorer twice."""
-    explore.explore(draw, masks=np.linspace(0, 2, 5), rule=RULES)
+    show.explore(draw, masks=np.linspace(0, 2, 5), rule=RULES)
     html = shown[0][0]["text/html"]
     path = tmp_path / "page.html"
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8><title>Explorer</title>{html}{html}", encoding="utf-8")
@@ -167,14 +168,14 @@ def test_without_javascript_the_frame_it_starts_with_is_there_and_no_dead_contro
 
 CELL = """
 import matplotlib.pyplot as plt
-from ranet_lib import explore
+from ranet_lib import show
 
 def draw(masks, rule="residual"):
     if masks > 4:
         raise RuntimeError("too deep")
     return plt.figure(figsize=(masks, 1)), f"{masks} & {rule}"
 
-explore.explore(draw, masks=[2, 3, 5], rule=["naive", "residual"])
+show.explore(draw, masks=[2, 3, 5], rule=["naive", "residual"])
 """
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_models import SMALL, images, outputs
 
-from ranet_lib import models, training
+from ranet_lib import models, runs, training
 
 # Network, options, and height and width of the images; 37 is a size that two never divides evenly.
 CASES = [
@@ -56,7 +56,7 @@ def test_in_mixed_precision_it_is_near_and_trains(precision, tmp_path):
     losses = [half.train_on_batch(images(8), np.arange(8) % 5)[0] for _ in range(8)]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     with pytest.raises(ValueError, match=f"computes in {precision}, and export needs float32"):
-        models.export_model(half, tmp_path / "model.onnx")
+        runs.export_model(half, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_in_mixed_precision_it_is_near_and_trains(precision, tmp_path):
 def test_where_it_cannot_be_exported(name, message, tmp_path):
     (tmp_path / "taken.onnx").write_text("mine")
     with pytest.raises(ValueError, match=message):
-        models.export_model(network("attention_tiny", {}), tmp_path / name)
+        runs.export_model(network("attention_tiny", {}), tmp_path / name)
     assert (tmp_path / "taken.onnx").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -83,7 +83,7 @@ def test_where_it_cannot_be_exported(name, message, tmp_path):
 )
 def test_what_onnx_cannot_hold_is_refused(name, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        models.export_model(network(name, {}), tmp_path / "model.onnx")
+        runs.export_model(network(name, {}), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -92,7 +92,7 @@ def test_what_onnx_cannot_hold_is_refused(name, message, tmp_path):
 def test_saved_model(name, options, size, tmp_path):
     tensorflow = pytest.importorskip("tensorflow")
     model = network(name, options, size)
-    models.export_model(model, tmp_path / "model")
+    runs.export_model(model, tmp_path / "model")
     archive = tensorflow.saved_model.load(str(tmp_path / "model"))
     for count in (1, 3):
         same(np.asarray(archive.serve(images(count, size))), outputs(model, images(count, size)))
@@ -104,7 +104,7 @@ def test_onnx(name, options, size, tmp_path):
     import onnxruntime
 
     model = network(name, options, size)
-    models.export_model(model, tmp_path / "model.onnx")
+    runs.export_model(model, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for count in (1, 3):
         (found,) = session.run(None, {session.get_inputs()[0].name: images(count, size)})
@@ -116,7 +116,7 @@ def test_onnx(name, options, size, tmp_path):
 def test_litert(name, options, size, tmp_path):
     tensorflow = pytest.importorskip("tensorflow")
     model = network(name, options, size)
-    models.export_model(model, tmp_path / "model.tflite")
+    runs.export_model(model, tmp_path / "model.tflite")
     interpreter = tensorflow.lite.Interpreter(str(tmp_path / "model.tflite"))
     entry = interpreter.get_input_details()[0]["index"]
     for count in (1, 3):

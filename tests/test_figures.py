@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ranet_lib import figures
+from ranet_lib import show
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def images(count=3):
 
 
 DRAW = {
-    "curves": lambda path: figures.curves(history(4), path=path),
-    "curves of two runs": lambda path: figures.curves({"a": history(3), "b": history(2)}, path=path),
-    "errors": lambda path: figures.errors({"ours": {"a": ([(1, 5.0, 0.2, 0.3)], [(1, 4.0)])}}, "depth", path=path),
-    "image_grid": lambda path: figures.image_grid(images(5), list("abcde"), columns=3),
-    "masks_over_images": lambda path: figures.masks_over_images(
+    "curves": lambda path: show.curves(history(4), path=path),
+    "curves of two runs": lambda path: show.curves({"a": history(3), "b": history(2)}, path=path),
+    "errors": lambda path: show.errors({"ours": {"a": ([(1, 5.0, 0.2, 0.3)], [(1, 4.0)])}}, "depth", path=path),
+    "image_grid": lambda path: show.image_grid(images(5), list("abcde"), columns=3),
+    "masks_over_images": lambda path: show.masks_over_images(
         images(), [np.random.rand(3, 4, 4), np.random.rand(3, 2, 2)], scores=[[0.1] * 3, [0.2] * 3], path=path
     ),
 }
@@ -57,14 +57,14 @@ def test_a_figure_is_shown_once_opaque_with_its_alt_text(name, shown, tmp_path):
 
 
 def test_the_alt_text_of_curves_states_their_numbers(shown):
-    alt = figures.curves(history(4))
+    alt = show.curves(history(4))
     assert "Over 4 epochs" in alt
     assert "training error goes from 80 to 20" in alt and "validation error goes from 84 to 21" in alt
 
 
 def test_the_alt_text_of_errors_says_what_was_run_and_what_the_paper_prints(shown):
     run = [(92, 5.1, 0.2, 0.2), (56, 5.61, 0.1, 0.3)]
-    alt = figures.errors({"ours": {"ARL": (run, [(56, 5.52), (92, 4.99), (128, 4.44)]), "naive": ([], [])}}, "layers")
+    alt = show.errors({"ours": {"ARL": (run, [(56, 5.52), (92, 4.99), (128, 4.44)]), "naive": ([], [])}}, "layers")
     ours, paper = "ARL, 5.61 % at 56 to 5.10 % at 92", "ARL in the paper, 5.52 % at 56 to 4.44 % at 128"
     assert alt == f"Test error by layers. ours: {ours}; ours: {paper}."
 
@@ -72,12 +72,12 @@ def test_the_alt_text_of_errors_says_what_was_run_and_what_the_paper_prints(show
 def test_a_figure_without_alt_text_is_refused():
     figure = plt.figure()
     with pytest.raises(ValueError, match="alt must say"):
-        figures.show(figure, "  ")
+        show.figure(figure, "  ")
     plt.close(figure)
 
 
 def test_a_table_shows_what_has_not_run(shown):
-    plain = figures.table([{"network": "<a>", "error": 5.5}, {"network": "b", "error": None}], caption="Errors")
+    plain = show.table([{"network": "<a>", "error": 5.5}, {"network": "b", "error": None}], caption="Errors")
     html = shown[0][0]["text/html"]
     assert "&lt;a&gt;" in html and "not run yet" in html and "<caption>Errors</caption>" in html
     assert plain.splitlines() == ["network | error", "<a> | 5.5", "b | not run yet"]

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from ranet_lib import blocks, fused, models
 
-PRECISIONS = {"float32": 1e-6, "bfloat16": 2**-7, "float16": 2**-10}  # and how far two roundings lead apart at most
+PRECISIONS = {"float32": 1e-6, "bfloat16": 2**-7, "float16": 2**-10}  # and how far rounding leads apart
 
 
 def features(*shape, dtype="float32", seed=0):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from runs import ROOT
 
-from ranet_lib import datasets, models, records, training
+from ranet_lib import datasets, models, runs
 
 sys.path.insert(0, str(ROOT / "book" / "experiments"))
 import grid  # noqa: E402
@@ -95,26 +95,26 @@ def test_numbers_of_numpy_are_numbers():
     given = {"seed": number, "epochs": number, "batch_size": np.uint8(8), "learning_rate": np.float32(0.5)}
     given |= {"label_noise": np.float32(0.5), "devices": number}
     given["model_options"] = {"pre_units": number, "modules": [number] * 3}
-    run = training.check_parameters(given)
+    run = runs.check_parameters(given)
     json.dumps({**run, "recipe": dataclasses.asdict(run["recipe"]), "output_dir": ""})
 
 
 def test_one_setting_has_one_name_however_its_numbers_are_written():
-    runs = [{"label_noise": 0, "learning_rate": 1}, {"label_noise": -0.0, "learning_rate": 1.0}]
-    assert len({training.run_name(training.check_parameters(run)) for run in runs}) == 1
+    same = [{"label_noise": 0, "learning_rate": 1}, {"label_noise": -0.0, "learning_rate": 1.0}]
+    assert len({runs.run_name(runs.check_parameters(run)) for run in same}) == 1
 
 
 # --- Papermill's parameters --------------------------------------------------------------------------------------
 
 
 @examples
-@given(st.dictionaries(st.sampled_from(list(training.PARAMETERS)), VALUES, min_size=1, max_size=2))
+@given(st.dictionaries(st.sampled_from(list(runs.PARAMETERS)), VALUES, min_size=1, max_size=2))
 def test_parameters_of_the_experiment_notebook(parameters):
     kinds = (ValueError, FileNotFoundError, FileExistsError)
-    run = answer_or_clear_error(lambda: training.check_parameters(parameters), kinds=kinds)
+    run = answer_or_clear_error(lambda: runs.check_parameters(parameters), kinds=kinds)
     if run is not None:
         for name in ("seed", "label_noise"):
-            assert run[name] == parameters.get(name, training.PARAMETERS[name])
+            assert run[name] == parameters.get(name, runs.PARAMETERS[name])
         for name in ("epochs", "batch_size", "learning_rate"):
             if parameters.get(name) is not None:
                 assert getattr(run["recipe"], name) == parameters[name]
@@ -136,9 +136,9 @@ def test_a_grid_with_a_slip(tmp_path, data):
     path.write_text(GRID[:at] + put + GRID[at + cut :], encoding="utf-8")
     groups = answer_or_clear_error(lambda: grid.read_grid(path), names=["line "], kinds=(grid.GridError,))
     if groups is not None:
-        for runs in groups.values():
-            for run in runs.values():
-                training.check_parameters({**run, "output_dir": str(tmp_path / "run")})
+        for group in groups.values():
+            for run in group.values():
+                runs.check_parameters({**run, "output_dir": str(tmp_path / "run")})
 
 
 @few
@@ -185,7 +185,7 @@ def test_a_grid_that_is_no_text_or_has_no_end(content, line, message, tmp_path):
 
 # --- Run records -------------------------------------------------------------------------------------------------
 
-RECORD = records.read_record(sorted((ROOT / "book" / "results").glob("*.json"))[0])
+RECORD = runs.read_record(sorted((ROOT / "book" / "results").glob("*.json"))[0])
 
 
 def places(value, path=()):
@@ -210,11 +210,10 @@ def test_a_record_with_a_changed_place(place, value):
         del holder[last]
     else:
         holder[last] = value
-    valid = answer_or_clear_error(lambda: records.validate_record(record), names=["not a run record: $"])
+    valid = answer_or_clear_error(lambda: runs.validate_record(record), names=["not a run record: $"])
     if valid is not None:  # then everything that reads records can read it
-        records.results_table({"changed": valid})
-        records.summary({"changed": valid})
-        records.result_digest(valid)
+        runs.summary({"changed": valid})
+        runs.result_digest(valid)
 
 
 @few
@@ -222,7 +221,7 @@ def test_a_record_with_a_changed_place(place, value):
 def test_a_record_of_anything(tmp_path, content):
     path = tmp_path / "record.json"
     path.write_bytes(content)
-    answer_or_clear_error(lambda: records.read_record(path), names=["record.json"])
+    answer_or_clear_error(lambda: runs.read_record(path), names=["record.json"])
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "NaN", "1e999", "-1e999", "1" * 400])
@@ -230,7 +229,7 @@ def test_a_record_with_no_end_or_no_number(text, tmp_path):
     path = tmp_path / "record.json"
     path.write_text(json.dumps({**RECORD, "seed": "HERE"}).replace('"HERE"', text), encoding="utf-8")
     with pytest.raises(ValueError, match="record.json: not a run record"):
-        records.read_record(path)
+        runs.read_record(path)
 
 
 @pytest.mark.parametrize(
@@ -250,12 +249,12 @@ def test_a_record_that_does_not_agree_with_itself(before, after, message, tmp_pa
     path = tmp_path / "record.json"
     path.write_text(text.replace(before, after, 1), encoding="utf-8")
     with pytest.raises(ValueError, match=f"record.json: .*{message}"):
-        records.read_record(path)
+        runs.read_record(path)
 
 
 def test_a_folder_of_records_that_is_not_there_is_no_empty_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
-        records.read_records(tmp_path / "nowhere")
+        runs.read_records(tmp_path / "nowhere")
 
 
 # --- Folders of images -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from runs import ROOT
 
-from ranet_lib import records, training
+from ranet_lib import runs
 
 EXPERIMENTS = ROOT / "book" / "experiments"
 TEXT = (EXPERIMENTS / "grid.yaml").read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def test_every_contrast_is_between_runs_that_the_grid_has(grid):
     pairs = set()
     for one in contrasts:
         shared = {"dataset": "cifar10", "profile": "evidence"}
-        names = [training.run_name(training.check_parameters(shared | one[side])) for side in ("lower", "higher")]
+        names = [runs.run_name(runs.check_parameters(shared | one[side])) for side in ("lower", "higher")]
         assert set(names) <= set(listed), one["claim"]
         pairs.add(frozenset(names))
     assert len(pairs) == len(contrasts)
@@ -108,15 +108,15 @@ def test_a_group_of_ones_own_has_a_table_among_the_results(tmp_path):
         for output in cell.outputs if "data" in output
     ]  # fmt: skip
     (table,) = [text for text in shown if "The group mine" in text]
-    record = records.read_record(book / "results" / "attention_tiny-cluttered_digits-laptop-seed0.json")
+    record = runs.read_record(book / "results" / "attention_tiny-cluttered_digits-laptop-seed0.json")
     assert f"{record['test']['last_epoch']['error']:.2f}" in table
     assert table.replace("\N{NO-BREAK SPACE}", " ").count("not run yet") == 1
 
 
 def test_a_name_stands_for_one_setting_in_all_groups(grid):
     named = {}
-    for runs in grid.read_grid(EXPERIMENTS / "grid.yaml").values():
-        for name, run in runs.items():
+    for group in grid.read_grid(EXPERIMENTS / "grid.yaml").values():
+        for name, run in group.items():
             assert named.setdefault(name, run) == run
 
 

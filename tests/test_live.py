@@ -15,14 +15,14 @@ pytestmark = pytest.mark.slow
 
 CELL = """
 import matplotlib.pyplot as plt
-from ranet_lib import explore
+from ranet_lib import show
 
 def draw(masks=1, rule="residual"):
     figure, axes = plt.subplots(figsize=(3, 2))
     axes.bar(["naive", "residual"], [masks * (rule == each) for each in ("naive", "residual")])
     return figure, f"{masks} masks, {rule}"
 
-explore.explore(draw, masks=range(1, 4), rule=["naive", "residual"])
+show.explore(draw, masks=range(1, 4), rule=["naive", "residual"])
 """
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from runs import HEADS
 
-from ranet_lib import blocks, datasets, masks, models, training
+from ranet_lib import blocks, counting, datasets, masks, models, runs, training
 
 
 def images(count=2, size=32, seed=0):
@@ -66,7 +66,7 @@ SIZES = [
 
 @pytest.mark.parametrize("name, million, gflop, activations", SIZES)
 def test_sizes_and_costs_are_those_that_fit_the_paper(name, million, gflop, activations):
-    network = models.describe(name)
+    network = counting.describe(name)
     assert network["trainable"] / 1e6 == pytest.approx(million, abs=0.006)
     assert network["flops"] / 1e9 == pytest.approx(gflop, abs=0.005)
     assert network["activations"] / 1e6 == pytest.approx(activations, abs=0.05)
@@ -74,7 +74,7 @@ def test_sizes_and_costs_are_those_that_fit_the_paper(name, million, gflop, acti
 
 @pytest.mark.parametrize("name, printed", [("attention_92", 1.9), ("attention_236", 5.1), ("resnet_164", 1.7)])
 def test_with_100_classes_the_size_rounds_to_the_printed_one(name, printed):
-    network = models.describe(name, 100)
+    network = counting.describe(name, 100)
     assert network["printed_parameters"] == printed == round(network["trainable"] / 1e6, 1)
 
 
@@ -90,7 +90,7 @@ SOURCE = [
 
 @pytest.mark.parametrize("name, classes, options, printed", SOURCE)
 def test_the_source_documents_networks_have_its_counts(name, classes, options, printed):
-    network = models.describe(name, classes, **options)
+    network = counting.describe(name, classes, **options)
     assert network["parameters"] == printed
     assert network["printed_parameters"] == (None if options else printed / 1e6)
 
@@ -101,7 +101,7 @@ def test_the_source_documents_networks_have_its_counts(name, classes, options, p
 )
 def test_the_imagenet_networks_have_the_papers_size_and_cost(name, printed, authors_files, printed_flops):
     """Sizes as counted from the authors' own files, to their last digit; the paper's, printed, are within 3 %."""
-    network = models.describe(name, 1000)
+    network = counting.describe(name, 1000)
     assert round(network["trainable"] / 1e6, 1) == authors_files
     assert network["trainable"] / 1e6 == pytest.approx(printed, rel=0.03)
     multiply_adds = network["flops"] / 2e9
@@ -111,7 +111,7 @@ def test_the_imagenet_networks_have_the_papers_size_and_cost(name, printed, auth
 
 def test_attentionnext_costs_what_attention_56_costs():
     """ResNeXt's units: twice the inner width in 32 groups, at about the same size and cost."""
-    plain, grouped = (models.describe(f"{name}_56_imagenet", 1000) for name in ("attention", "attentionnext"))
+    plain, grouped = (counting.describe(f"{name}_56_imagenet", 1000) for name in ("attention", "attentionnext"))
     assert grouped["trainable"] == pytest.approx(plain["trainable"], rel=0.02)
     assert grouped["flops"] == pytest.approx(plain["flops"], rel=0.03)
     convolutions = [layer for layer in blocks.walk(small("attentionnext_56_imagenet")) if layer.name == "conv_2"]
@@ -120,7 +120,7 @@ def test_attentionnext_costs_what_attention_56_costs():
 
 def test_what_has_no_weights_gets_none_later():
     """Keras keeps a list of variables to fill; a network that was only described must not come to life from it."""
-    with models.without_weights():
+    with counting.without_weights():
         model = models.create_model("attention_tiny")
     with keras.StatelessScope():
         pass
@@ -130,16 +130,16 @@ def test_what_has_no_weights_gets_none_later():
 @pytest.mark.parametrize("name", EVERY)
 def test_what_describe_counts_is_what_is_built(name):
     """`describe` allocates no weights; the same network with weights has the counts it says."""
-    described, model = models.describe(name, 7, **SMALL.get(name, {})), small(name)
+    described, model = counting.describe(name, 7, **SMALL.get(name, {})), small(name)
     assert described["parameters"] == model.count_params()
     assert described["trainable"] == sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    assert described["flops"] == models.count_flops(model)
+    assert described["flops"] == counting.count_flops(model)
     assert models.model_spec(name).description.endswith(".")
 
 
 @pytest.mark.parametrize("name", WITH_ATTENTION)
 def test_a_local_mask_branch_costs_the_network_the_same(name):
-    flops = [models.describe(name, mask_branch=branch)["flops"] for branch in blocks.MASK_BRANCHES]
+    flops = [counting.describe(name, mask_branch=branch)["flops"] for branch in blocks.MASK_BRANCHES]
     assert flops[1] == pytest.approx(flops[0], rel=0.02)
 
 
@@ -185,7 +185,7 @@ def test_tiny_is_a_true_residual_attention_network():
 def test_saved_and_loaded_it_gives_the_same_output(tmp_path, options):
     model = models.create_model("attention_tiny", 7, **options)
     expected = outputs(model, images())
-    models.export_model(model, tmp_path / "new" / "model.keras")
+    runs.export_model(model, tmp_path / "new" / "model.keras")
     again = keras.saving.load_model(tmp_path / "new" / "model.keras")
     np.testing.assert_array_equal(outputs(again, images()), expected)
     model.save_weights(tmp_path / "model.weights.h5")
@@ -323,39 +323,39 @@ def test_what_makes_no_sense_is_refused(arguments, options, message):
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
     """The folder of the weights that ship, moved to where a test may write, with one trained network in it."""
-    monkeypatch.setattr(models, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(runs.pretrained, "PRETRAINED", tmp_path)
     keras.utils.set_random_seed(4)
     options = {"width": 0.5, "learning": "naive"}
     model = models.create_model("attention_tiny", 5, (28, 40, 3), **options)
     described = {"name": "attention_tiny", "num_classes": 5, "input_shape": [28, 40, 3], "options": options}
-    name = models.save_pretrained(model, {"model": described, "dataset": {"name": "digits"}}, tmp_path)
+    name = runs.save_pretrained(model, {"model": described, "dataset": {"name": "digits"}}, tmp_path)
     return model, name, tmp_path
 
 
 def test_trained_weights_come_back_as_float16(trained):
     model, name, folder = trained
-    assert models.list_pretrained() == [name] == ["attention_tiny-digits"]
-    loaded = models.load_pretrained(name)
+    assert runs.list_pretrained() == [name] == ["attention_tiny-digits"]
+    loaded = runs.load_pretrained(name)
     assert loaded.input_shape == model.input_shape
     for one, two in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two.astype("float16").astype("float32"))
-    assert models.pretrained_record(name)["dataset"] == {"name": "digits"}
+    assert runs.pretrained_record(name)["dataset"] == {"name": "digits"}
     assert (folder / f"{name}.npz").stat().st_size < 2.2 * model.count_params()
 
 
 def test_damaged_or_foreign_weights_are_refused(trained):
     model, name, folder = trained
     with pytest.raises(ValueError, match="no trained weights of the name 'attention_57'; there are: attention_tiny-"):
-        models.load_pretrained("attention_57")
+        runs.load_pretrained("attention_57")
     other = models.create_model("attention_tiny", 5, width=0.5, mask_branch="local")
-    described = models.pretrained_record(name)
-    models.save_pretrained(other, described, folder)  # says naive encoder-decoder, holds a local one
+    described = runs.pretrained_record(name)
+    runs.save_pretrained(other, described, folder)  # says naive encoder-decoder, holds a local one
     with pytest.raises(ValueError, match="are not those of attention_tiny"):
-        models.load_pretrained(name)
+        runs.load_pretrained(name)
     file = folder / f"{name}.npz"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="do not match their checksum"):
-        models.load_pretrained(name)
+        runs.load_pretrained(name)
 
 
 class Trap:
@@ -377,7 +377,7 @@ def test_a_crafted_file_runs_no_code(trained, tmp_path):
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     about.write_text(json.dumps(json.loads(about.read_text()) | {"sha256": checksum}))
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        models.load_pretrained(name)
+        runs.load_pretrained(name)
     assert not (tmp_path / "sprung").exists()
     np.load(file, allow_pickle=True)["stem/kernel"]
     assert (tmp_path / "sprung").exists()  # the trap does work
@@ -388,7 +388,7 @@ def test_weights_that_float16_cannot_hold_are_not_written(trained):
     before = (folder / f"{name}.npz").read_bytes()
     model.get_layer("head_bn").moving_variance.assign(np.full(model.get_layer("head_bn").moving_variance.shape, 1e6))
     with pytest.raises(ValueError, match="head_bn/moving_variance has values up to 1e.06, which float16 cannot hold"):
-        models.save_pretrained(model, {"model": {"name": "attention_tiny"}, "dataset": {"name": "digits"}}, folder)
+        runs.save_pretrained(model, {"model": {"name": "attention_tiny"}, "dataset": {"name": "digits"}}, folder)
     assert (folder / f"{name}.npz").read_bytes() == before
 
 
@@ -397,7 +397,7 @@ def test_weights_stay_in_their_folder(name, tmp_path):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     record = {"model": {"name": name}, "dataset": {"name": name}}
     with pytest.raises(ValueError, match="no name of a file"):
-        models.save_pretrained(model, record, tmp_path / "a" / "weights")
+        runs.save_pretrained(model, record, tmp_path / "a" / "weights")
     assert not list(tmp_path.rglob("*"))
 
 
@@ -406,15 +406,15 @@ def near(logits):
     return pytest.approx(logits, rel=1e-2, abs=2e-2)
 
 
-@pytest.mark.parametrize("name", models.list_pretrained())
+@pytest.mark.parametrize("name", runs.list_pretrained())
 def test_shipped_weights_give_their_recorded_logits(name):
-    recorded = np.array(models._about(name)["logits"])
-    network = models.load_pretrained(name)
-    assert models._embedded_logits(network) == near(recorded)
+    recorded = np.array(runs.pretrained._about(name)["logits"])
+    network = runs.load_pretrained(name)
+    assert runs.pretrained._embedded_logits(network) == near(recorded)
     for weight in network.weights:  # one wrong weight is seen
         if weight.path.endswith("stage_1_unit_1/conv_2/kernel"):
             weight.assign(weight * 0.9)
-    assert models._embedded_logits(network) != near(recorded)
+    assert runs.pretrained._embedded_logits(network) != near(recorded)
 
 
 @pytest.fixture(scope="module")
@@ -429,24 +429,24 @@ def jpeg_copy(tmp_path_factory):
 
 def shipped():
     """The names of the shipped weights; those of CIFAR-10 wait for the slow tests, as unpacking it takes a while."""
-    for name in models.list_pretrained():
-        embedded = models.pretrained_record(name)["dataset"]["copy"] == "embedded"
+    for name in runs.list_pretrained():
+        embedded = runs.pretrained_record(name)["dataset"]["copy"] == "embedded"
         yield pytest.param(name, marks=[] if embedded else pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", list(shipped()))
 def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
-    record = models.pretrained_record(name)
+    record = runs.pretrained_record(name)
     recorded = record["dataset"]
     folder = None if recorded["copy"] == "embedded" else request.getfixturevalue("jpeg_copy")
     data = datasets.load_dataset(recorded["name"], folder, seed=record["seed"])
     assert data.fingerprint == recorded["fingerprint"]
     expected = {record["recipe"]["precision"]: record["test"]["last_epoch"]["error"]}
-    expected |= {"float32": models._about(name)["float32_error"]}
+    expected |= {"float32": runs.pretrained._about(name)["float32_error"]}
     for precision, error in expected.items():
         keras.config.set_dtype_policy(precision)
         try:
-            network = models.load_pretrained(name)
+            network = runs.load_pretrained(name)
         finally:
             keras.config.set_dtype_policy("float32")
         found = training.evaluate(network, data, data.test)["error"]

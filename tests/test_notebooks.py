@@ -8,7 +8,7 @@ import pytest
 from runs import TRAIN
 from test_book import PAGES, each
 
-from ranet_lib import datasets, models, records, training
+from ranet_lib import datasets, models, runs, training
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_default_run_is_complete(default_run):
     assert {path.name for path in default_run.iterdir()} == {
         "train.ipynb", "record.json", "history.csv", "model.weights.h5", "error.png", "loss.png", "masks.png"
     }  # fmt: skip
-    record = records.read_record(default_run / "record.json")
+    record = runs.read_record(default_run / "record.json")
     assert (record["model"]["name"], record["dataset"]["name"]) == ("attention_micro", "cluttered_digits")
     assert len(record["localization"]["modules"]) == 1
     with open(default_run / "history.csv", encoding="utf-8", newline="") as file:
@@ -58,7 +58,7 @@ def test_the_default_run_is_complete(default_run):
 
 def test_the_default_run_has_learned_and_says_so(default_run):
     """Guessing gets 90 % wrong; seeds 0, 1 and 2 got 13 to 18 %. Masks of fresh weights score up to 0.7, a blob 0.8."""
-    record = records.read_record(default_run / "record.json")
+    record = runs.read_record(default_run / "record.json")
     assert record["history"][-1]["validation_error"] < 25
     assert max(record["localization"]["modules"]) > record["localization"]["centre"] > 0.5
     executed = nbformat.read(default_run / "train.ipynb", as_version=4)
@@ -69,7 +69,7 @@ def test_the_default_run_has_learned_and_says_so(default_run):
 
 
 def test_its_weights_give_the_recorded_test_error(default_run):
-    record = records.read_record(default_run / "record.json")
+    record = runs.read_record(default_run / "record.json")
     data = datasets.load_dataset("cluttered_digits")
     model = models.create_model("attention_micro")
     model.load_weights(default_run / "model.weights.h5")

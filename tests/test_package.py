@@ -22,15 +22,31 @@ PINNED = ["book", "lab", "test", "batch", "export", "cpu"]  # the extras that th
 
 # What Google Colab had installed when these bounds were last looked at. None may be replaced there.
 COLAB = {
+    "filelock": "3.32.3",
     "ipywidgets": "7.7.1",
     "jsonschema": "4.26.0",
     "keras": "3.13.2",
     "matplotlib": "3.10.0",
     "numpy": "2.1.3",
     "pillow": "11.3.0",
+    "pooch": "1.9.0",
+    "requests": "2.32.4",
     "scikit-learn": "1.6.1",
     "scipy": "1.16.3",
+    "tqdm": "4.67.3",
 }
+
+
+def test_the_library_stays_small():
+    """No crowded room, and an upper storey that is read in an evening."""
+    lines = {
+        path.relative_to(ROOT / "ranet_lib").as_posix(): path.read_text(encoding="utf-8").count("\n")
+        for path in (ROOT / "ranet_lib").rglob("*.py")
+    }
+    assert max(lines.values()) <= 400
+    assert sum(lines.values()) <= 5_150
+    plumbing = ("runs/", "show/", "_", "files.py", "checks.py")
+    assert sum(count for name, count in lines.items() if not name.startswith(plumbing)) <= 3_150
 
 
 def test_version_is_in_one_place():

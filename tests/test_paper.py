@@ -63,12 +63,12 @@ Multiply.
 FIGURE = """\
 figure, axes = plt.subplots(figsize=(6.4, 2))
 axes.plot([0, 1])
-figures.show(figure, "A line rises.");
+show.figure(figure, "A line rises.");
 """
 TABLE = """\
 rows = [{"network": f"source_attention_{layer}_cifar100", "what it is": "a very long sentence " * 3,
          **{f"column {column}": layer * 1000 + column for column in range(7)}} for layer in range(40)]
-figures.table(rows, caption="Many networks");
+show.table(rows, caption="Many networks");
 """
 DRAWING = """\
 from IPython.display import display
@@ -82,7 +82,7 @@ def draw(depth=1):
     axes.bar([0], [depth])
     return figure, f"A bar of height {depth}."
 
-explore.explore(draw, depth=range(3))
+show.explore(draw, depth=range(3))
 """
 WIDE = "print('wide ' + '" + "0123456789" * 15 + "end')"
 

@@ -4,15 +4,13 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from pathlib import Path, PureWindowsPath
 
 import pytest
 from runs import ROOT
 
 from ranet_lib import __main__ as without_make
-from ranet_lib import downloads, records, training
+from ranet_lib import files, runs
 
 RECORD = sorted((ROOT / "book" / "results").glob("*.json"))[0]
 
@@ -30,8 +28,8 @@ def test_only_files_opened_for_writing_are_flushed_to_disk(tmp_path, monkeypatch
 
     flushed = []
     monkeypatch.setattr(os, "fsync", fsync)
-    training.write_text(tmp_path / "state.json", "{}")
-    records.write_record(tmp_path / "record.json", records.read_record(RECORD))
+    files.write_text(tmp_path / "state.json", "{}")
+    runs.write_record(tmp_path / "record.json", runs.read_record(RECORD))
     assert len(flushed) == 2
 
 
@@ -40,57 +38,18 @@ def test_without_hard_links_a_record_is_written_and_never_overwritten(tmp_path, 
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, "link", link)
-    record, path = records.read_record(RECORD), tmp_path / "record.json"
-    records.write_record(path, record)
-    assert records.read_record(path) == record
+    record, path = runs.read_record(RECORD), tmp_path / "record.json"
+    runs.write_record(path, record)
+    assert runs.read_record(path) == record
     with pytest.raises(FileExistsError, match="never overwritten"):
-        records.write_record(path, record | {"seed": 7})
-    assert records.read_record(path) == record and list(tmp_path.iterdir()) == [path]
+        runs.write_record(path, record | {"seed": 7})
+    assert runs.read_record(path) == record and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_run_is_named_after_its_folder_of_images_on_windows_too(monkeypatch):
-    monkeypatch.setattr(training, "Path", PureWindowsPath)
-    run = training.check_parameters({"output_dir": os.curdir}) | {"dataset": r"folder:C:\Users\me\my photos"}
-    assert training.run_name(run) == "attention_micro-my photos-first-seed0"
-
-
-class Locks:
-    """Windows's locks on bytes of files, as `msvcrt` has them: not to be had twice, and an error of its own."""
-
-    LK_NBLCK, LK_UNLCK = 2, 0
-
-    def __init__(self):
-        self.held = set()
-
-    def locking(self, descriptor, mode, count):
-        about = os.fstat(descriptor).st_ino
-        if mode == self.LK_UNLCK:
-            self.held.remove(about)
-        elif about in self.held:
-            raise PermissionError(13, "Permission denied")
-        else:
-            self.held.add(about)
-
-
-def test_the_lock_of_a_download_on_windows(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(downloads, "fcntl", None)
-    monkeypatch.setattr(downloads, "msvcrt", Locks(), raising=False)
-    inside, most = [], []
-
-    def work():
-        with downloads._locked(tmp_path / "things.lock"):
-            inside.append(1)
-            most.append(len(inside))
-            time.sleep(0.1)
-            inside.pop()
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert most == [1, 1, 1]
-    assert "waiting for another process" in capsys.readouterr().err
+    monkeypatch.setattr(runs.parameters, "Path", PureWindowsPath)
+    run = runs.check_parameters({"output_dir": os.curdir}) | {"dataset": r"folder:C:\Users\me\my photos"}
+    assert runs.run_name(run) == "attention_micro-my photos-first-seed0"
 
 
 @pytest.mark.slow
@@ -104,7 +63,7 @@ def test_nothing_is_imported_that_only_unix_has():
         sys.modules["msvcrt"] = types.ModuleType("msvcrt")
         for name in ("geteuid", "getuid", "killpg", "fork", "getpgid", "setsid"):
             delattr(os, name)
-        from ranet_lib import downloads
+        from ranet_lib import datasets
         del sys.modules["msvcrt"]  # for the library alone
         sys.exit(pytest.main(["--collect-only", "--override-ini=addopts=", "-p", "no:cacheprovider", *sys.argv[1:]]))
     """
@@ -206,7 +165,7 @@ def test_records_of_another_system_are_read(tmp_path):
     """As git or an editor on Windows may leave them: with other ends of lines."""
     path = tmp_path / "record.json"
     path.write_bytes(Path(RECORD).read_bytes().replace(b"\n", b"\r\n"))
-    assert records.read_record(path) == records.read_record(RECORD)
+    assert runs.read_record(path) == runs.read_record(RECORD)
 
 
 def test_a_folder_that_cannot_be_made_is_named():

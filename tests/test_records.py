@@ -10,7 +10,7 @@ import pytest
 from runs import ROOT, run_train
 from scipy.stats import binomtest
 
-from ranet_lib import datasets, models, records, training
+from ranet_lib import counting, datasets, models, runs, training
 
 EXPERIMENTS = ROOT / "book" / "experiments"
 
@@ -23,7 +23,7 @@ def record():
         "learning_rate": 0.1, "seconds": 2.5,
     }  # fmt: skip
     test = {"epoch": 2, "loss": 1.7, "error": 71.0}
-    return records.make_record(
+    return runs.make_record(
         models.create_model("attention_tiny"), data, training.recipe("smoke"), [row, row | {"epoch": 2}],
         {"last_epoch": test, "chosen_on_validation": test}, options=models.check_options("attention_tiny", {}), seed=7,
         devices=2,
@@ -40,17 +40,17 @@ def test_a_record_says_what_was_run(record):
 
 def test_written_and_read_it_is_the_same(record, tmp_path):
     path = tmp_path / "deep" / "record.json"
-    records.write_record(path, record)
-    assert records.read_record(path) == record
+    runs.write_record(path, record)
+    assert runs.read_record(path) == record
     assert [file.name for file in path.parent.iterdir()] == ["record.json"]
 
 
 def test_a_finished_record_is_never_overwritten(record, tmp_path):
     path = tmp_path / "record.json"
-    records.write_record(path, record)
+    runs.write_record(path, record)
     before = path.read_bytes()
     with pytest.raises(FileExistsError, match="never overwritten"):
-        records.write_record(path, record | {"seed": 8})
+        runs.write_record(path, record | {"seed": 8})
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
@@ -74,22 +74,22 @@ def test_a_record_that_breaks_the_schema_is_refused(record, damage, message, tmp
     broken = copy.deepcopy(record)
     damage(broken)
     with pytest.raises(ValueError, match=message):
-        records.write_record(tmp_path / "record.json", broken)
+        runs.write_record(tmp_path / "record.json", broken)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "bad.json").write_text(json.dumps(broken))
     with pytest.raises(ValueError, match="bad.json: not a run record"):
-        records.read_records(tmp_path)
+        runs.read_records(tmp_path)
 
 
 def test_a_half_written_file_is_named(record, tmp_path):
     (tmp_path / "half.json").write_text(json.dumps(record)[:200])
     with pytest.raises(ValueError, match="half.json"):
-        records.read_records(tmp_path)
+        runs.read_records(tmp_path)
 
 
 def test_infinite_losses_do_not_become_bad_json(record, tmp_path):
     with pytest.raises(ValueError):
-        records.write_record(tmp_path / "r.json", copy.deepcopy(record) | {"label_noise": float("nan")})
+        runs.write_record(tmp_path / "r.json", copy.deepcopy(record) | {"label_noise": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,7 +98,7 @@ def test_a_loss_that_is_no_number_is_named_when_it_is_read(record, tmp_path):
     broken["history"][0]["loss"] = float("nan")
     (tmp_path / "nan.json").write_text(json.dumps(broken))
     with pytest.raises(ValueError, match="nan.json: not a run record: NaN is no finite number"):
-        records.read_record(tmp_path / "nan.json")
+        runs.read_record(tmp_path / "nan.json")
 
 
 def test_the_folder_of_the_book_is_found_from_anywhere_in_a_repository(tmp_path, monkeypatch):
@@ -106,11 +106,11 @@ def test_the_folder_of_the_book_is_found_from_anywhere_in_a_repository(tmp_path,
     (copy / "results").mkdir(parents=True)
     (copy / "experiments").mkdir()
     monkeypatch.chdir(copy / "experiments")
-    assert records.book_folder() == copy
-    monkeypatch.setattr(records, "HERE", tmp_path / "site-packages" / "ranet_lib")
+    assert runs.book_folder() == copy
+    monkeypatch.setattr(runs.record, "HERE", tmp_path / "site-packages" / "ranet_lib" / "runs")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder book/results in .*; open this notebook in its repository"):
-        records.book_folder()
+        runs.book_folder()
 
 
 def test_result_digest_forgets_times_and_machines_but_no_result(record):
@@ -119,21 +119,21 @@ def test_result_digest_forgets_times_and_machines_but_no_result(record):
     same["history"][0]["seconds"] = 42.0
     same["environment"]["device"] = "another"
     other["history"][1]["error"] = 80.5
-    assert records.result_digest(same) == records.result_digest(record) != records.result_digest(other)
+    assert runs.result_digest(same) == runs.result_digest(record) != runs.result_digest(other)
 
 
-def test_the_table_sets_the_papers_figure_beside_a_comparable_run(record):
-    assert records.results_table({"run": record})[0]["paper %"] is None
+def test_the_papers_figure_is_set_beside_a_comparable_run(record):
+    assert runs.published_error(record) is None
     comparable = copy.deepcopy(record)
     comparable["model"]["name"], comparable["dataset"]["name"] = "attention_56", "cifar10"
-    assert records.published_error(comparable) == 5.52
+    assert runs.published_error(comparable) == 5.52
     comparable["model"]["options"]["learning"] = "naive"
-    assert records.published_error(comparable) == 5.89
+    assert runs.published_error(comparable) == 5.89
     comparable["model"]["options"]["width"] = 0.5
-    assert records.published_error(comparable) is None
+    assert runs.published_error(comparable) is None
     comparable["model"]["options"]["width"] = 1.0
     comparable["label_noise"] = 0.1
-    assert records.published_error(comparable) is None
+    assert runs.published_error(comparable) is None
 
 
 # --- Failed runs
@@ -148,11 +148,9 @@ def failed(record):
 
 
 def test_a_failed_run_has_a_record_without_a_test(failed, tmp_path):
-    records.write_record(tmp_path / "record.json", failed)
-    assert records.read_record(tmp_path / "record.json") == failed
-    assert records.result_digest(failed)
-    (row,) = records.results_table({"run": failed})
-    assert (row["test error %"], row["on validation's choice %"], row["epochs"]) == ("failed", "failed", 0)
+    runs.write_record(tmp_path / "record.json", failed)
+    assert runs.read_record(tmp_path / "record.json") == failed
+    assert runs.result_digest(failed)
 
 
 @pytest.mark.slow
@@ -161,7 +159,7 @@ def test_a_run_that_diverges_leaves_a_failed_record(tmp_path):
     process = run_train(folder, profile="smoke", learning_rate=1e30)
     errors = process.communicate(timeout=600)[1]
     assert process.returncode != 0 and "training diverged in epoch 1: the loss is nan" in errors
-    record = records.read_record(folder / "record.json")
+    record = runs.read_record(folder / "record.json")
     assert record["failure"].startswith("training diverged in epoch 1") and record["history"] == []
     assert record["recipe"]["learning_rate"] == 1e30 and "test" not in record
     assert not (folder / "checkpoint").exists() and not (folder / "model.weights.h5").exists()
@@ -169,7 +167,7 @@ def test_a_run_that_diverges_leaves_a_failed_record(tmp_path):
     command = [sys.executable, str(EXPERIMENTS / "results.py"), str(folder.parent), "--results", str(tmp_path / "kept")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "1 failed" in done.stdout, done.stderr
-    assert records.read_record(tmp_path / "kept" / "diverges.json") == record
+    assert runs.read_record(tmp_path / "kept" / "diverges.json") == record
 
 
 # --- What was printed
@@ -185,8 +183,8 @@ def grid(monkeypatch):
 
 @pytest.mark.parametrize("by", ["paper", "source"])
 def test_each_printed_error_belongs_to_a_row_of_the_grid(grid, by):
-    printed = [row["error"] for kind in ("error", "label_noise") for row in records.PUBLISHED[by][kind]]
-    shown = [row[by] for row in records.summary({}, grid[by]) if row[by] is not None]
+    printed = [row["error"] for kind in ("error", "label_noise") for row in runs.PUBLISHED[by][kind]]
+    shown = [row[by] for row in runs.summary({}, grid[by]) if row[by] is not None]
     assert sorted(shown) == sorted(printed)
 
 
@@ -208,16 +206,16 @@ def test_the_printed_figure_is_that_of_the_same_experiment(record, name, options
     run = copy.deepcopy(record)
     run["model"] |= {"name": name, "options": models.check_options(name, options)}
     run["dataset"]["name"], run["label_noise"] = "cifar10", noise
-    assert (records.published_error(run), records.published_error(run, by="source")) == (paper, source)
+    assert (runs.published_error(run), runs.published_error(run, by="source")) == (paper, source)
 
 
 def test_what_is_printed_for_imagenet_names_networks_of_the_library():
-    printed = records.PUBLISHED["paper"]["imagenet"]
+    printed = runs.PUBLISHED["paper"]["imagenet"]
     named = {row["model"] for row in printed["error"]} - {None}
     assert {name for name in models.list_models() if name.endswith("imagenet")} == named
     assert all(0 < row["top_5"] < row["top_1"] < 100 for row in printed["error"])
     for name, parameters in printed["parameters_million_in_their_files"].items():
-        assert round(models.describe(name, 1000)["trainable"] / 1e6, 1) == parameters
+        assert round(counting.describe(name, 1000)["trainable"] / 1e6, 1) == parameters
 
 
 # --- Rows over seeds
@@ -239,13 +237,13 @@ def another(record, error=71.0, **changes):
 
 def test_seeds_are_gathered_into_mean_and_deviation(record):
     errors = [71.0, 73.0, 72.5]
-    runs = {str(seed): another(record, error, seed=seed) for seed, error in enumerate(errors)}
-    (row,) = records.summary(runs)
+    found = {str(seed): another(record, error, seed=seed) for seed, error in enumerate(errors)}
+    (row,) = runs.summary(found)
     assert (row["n"], row["seeds"], row["failed"], row["errors"]) == (3, [0, 1, 2], 0, errors)
     assert row["mean"] == pytest.approx(72.1667, abs=1e-3) and row["deviation"] == pytest.approx(1.0408, abs=1e-3)
     assert row["hours"] == pytest.approx(3 * 5.0 / 3600)
     assert row["devices"] == [f"2 of {record['environment']['device']}"]
-    assert records.error_text(row) == "72.17 ± 1.04"
+    assert runs.error_text(row) == "72.17 ± 1.04"
 
 
 @pytest.mark.parametrize(
@@ -265,29 +263,29 @@ def test_seeds_are_gathered_into_mean_and_deviation(record):
     ids=lambda change: next(iter(change)),
 )
 def test_unlike_runs_are_never_averaged(record, change):
-    rows = records.summary({"one": record, "other": another(record, 90.0, seed=8, **change)})
+    rows = runs.summary({"one": record, "other": another(record, 90.0, seed=8, **change)})
     assert [row["errors"] for row in rows] == [[71.0], [90.0]] and rows[0]["deviation"] is None
 
 
 def test_an_option_said_aloud_or_not_is_the_same_network(record):
     options = {**record["model"]["options"], "modules": [1, 1, 1], "pre_units": 0}
-    (row,) = records.summary({"one": record, "other": another(record, seed=8, model__options=options)})
+    (row,) = runs.summary({"one": record, "other": another(record, seed=8, model__options=options)})
     assert row["n"] == 2 and row["label"] == "attention_tiny"
 
 
 def test_a_seed_counts_once_with_the_run_that_finished_first(record):
     again = another(record, 60.0, time__finished="2999-01-01T00:00:00Z")
-    for runs in ({"one": record, "again": again}, {"again": again, "one": record}):
-        (row,) = records.summary(runs)
+    for found in ({"one": record, "again": again}, {"again": again, "one": record}):
+        (row,) = runs.summary(found)
         assert row["errors"] == [71.0] and row["n"] == 1
 
 
 def test_failed_runs_are_counted_beside_the_others(record, failed):
-    (row,) = records.summary({"one": record, "other": another(failed, seed=8)})
+    (row,) = runs.summary({"one": record, "other": another(failed, seed=8)})
     assert (row["n"], row["failed"], row["seeds"], row["mean"]) == (1, 1, [7, 8], 71.0)
-    assert records.error_text(row).endswith("], 1 failed")
-    (row,) = records.summary({"other": failed})
-    assert (row["n"], row["mean"], row["hours"]) == (0, None, 0.0) and records.error_text(row) == "1 failed"
+    assert runs.error_text(row).endswith("], 1 failed")
+    (row,) = runs.summary({"other": failed})
+    assert (row["n"], row["mean"], row["hours"]) == (0, None, 0.0) and runs.error_text(row) == "1 failed"
 
 
 def test_a_plan_has_a_row_for_what_has_not_run(record):
@@ -296,10 +294,10 @@ def test_a_plan_has_a_row_for_what_has_not_run(record):
         "a": plan | {"model_options": {"learning": "naive"}, "seed": 7},
         **{f"b{seed}": plan | {"seed": seed} for seed in (7, 8)},
     }
-    runs = {"x": record, "y": another(record, recipe__epochs=3), "z": another(record, 80.0, dataset__copy="official")}
-    naive, found, copied = records.summary(runs, planned)
+    made = {"x": record, "y": another(record, recipe__epochs=3), "z": another(record, 80.0, dataset__copy="official")}
+    naive, found, copied = runs.summary(made, planned)
     assert (naive["label"], naive["n"], naive["planned"], naive["layers"]) == ("attention_tiny, naive", 0, [7], 20)
-    assert naive["mean"] is naive["flops"] is naive["hours"] is naive["devices"] is records.error_text(naive) is None
+    assert naive["mean"] is naive["flops"] is naive["hours"] is naive["devices"] is runs.error_text(naive) is None
     assert (found["planned"], found["seeds"], found["errors"]) == ([7, 8], [7], [71.0])
     assert (copied["copy"], copied["errors"]) == ("official", [80.0])
 
@@ -315,19 +313,19 @@ def test_a_plan_has_a_row_for_what_has_not_run(record):
 )
 def test_a_row_says_what_sets_its_network_apart(record, options, label):
     options = models.check_options("attention_tiny", options)
-    (row,) = records.summary({"run": another(record, model__options=options, label_noise=0.3)})
+    (row,) = runs.summary({"run": another(record, model__options=options, label_noise=0.3)})
     assert row["label"] == f"{label}, 30 % noise"
     assert row["changed"] == {name: options[name] for name in row["changed"]} != {}
 
 
 def test_a_recipe_is_told_by_its_profile_and_what_differs(record):
-    assert records.recipe_text(record["recipe"]) == "smoke"
-    assert records.recipe_text(record["recipe"] | {"epochs": 3}) == "smoke, epochs 3"
+    assert runs.recipe_text(record["recipe"]) == "smoke"
+    assert runs.recipe_text(record["recipe"] | {"epochs": 3}) == "smoke, epochs 3"
 
 
 @pytest.mark.parametrize("wrong, images", [(2336, 10_000), (0, 500), (64, 64)])
 def test_the_interval_of_one_run_is_wilsons(wrong, images):
-    low, high = records.error_interval(100 * wrong / images, images)
+    low, high = runs.error_interval(100 * wrong / images, images)
     expected = binomtest(wrong, images).proportion_ci(0.95, "wilson")
     assert (low, high) == pytest.approx((100 * expected.low, 100 * expected.high))
 
@@ -347,18 +345,18 @@ def rows_of(errors):
 def test_what_a_seed_does_to_all_rows_is_no_scatter():
     errors = np.random.default_rng(0).normal(size=(6, 3))
     left = errors - errors.mean(axis=0) - errors.mean(axis=1, keepdims=True) + errors.mean()
-    deviation, freedom = records.scatter(rows_of(errors))
+    deviation, freedom = runs.scatter(rows_of(errors))
     assert (deviation, freedom) == (pytest.approx(np.sqrt((left**2).sum() / 10)), 10)
     lucky = errors + np.array([0.0, 40.0, -7.0])
-    assert records.scatter(rows_of(lucky)) == (pytest.approx(deviation), 10)
-    assert records.scatter(rows_of([[1.0, 2.0]])) is None and records.scatter([]) is None
+    assert runs.scatter(rows_of(lucky)) == (pytest.approx(deviation), 10)
+    assert runs.scatter(rows_of([[1.0, 2.0]])) is None and runs.scatter([]) is None
 
 
 def test_rows_are_compared_on_the_seeds_that_both_have():
     one, other, third = rows_of([[50.0, 40.0], [52.0, np.nan], [np.nan, 41.0]])
-    assert records.contrast([(one, 1), (other, -1)], None) == (-2.0, None)
-    assert records.contrast([(other, 1), (third, -1)], None) == (None, None)
-    value, chance = records.contrast([(one, 1), (third, -1)], (0.5, 5))
+    assert runs.contrast([(one, 1), (other, -1)], None) == (-2.0, None)
+    assert runs.contrast([(other, 1), (third, -1)], None) == (None, None)
+    value, chance = runs.contrast([(one, 1), (third, -1)], (0.5, 5))
     assert value == -1.0 and chance == pytest.approx(2.5706 * 0.5 * np.sqrt(2), rel=1e-4)
 
 
@@ -368,7 +366,7 @@ def test_equal_rows_differ_beyond_their_chance_in_one_study_of_twenty():
     for _ in range(1000):
         luck = rng.normal(scale=5.0, size=2)  # of the seeds: ten times the scatter
         rows = rows_of(30.0 + luck + rng.normal(scale=0.5, size=(4, 2)))
-        value, chance = records.contrast([(rows[0], 1), (rows[1], -1)], records.scatter(rows))
+        value, chance = runs.contrast([(rows[0], 1), (rows[1], -1)], runs.scatter(rows))
         beyond.append(abs(value) > chance)
     assert np.mean(beyond) == pytest.approx(0.05, abs=0.02)
 
@@ -384,30 +382,30 @@ def results(monkeypatch, grid):
 
 
 def test_results_are_taken_once_and_what_is_wrong_is_named(results, record, failed, tmp_path, capsys):
-    runs, kept = tmp_path / "runs", tmp_path / "kept"
+    folder, kept = tmp_path / "runs", tmp_path / "kept"
     for name, one in {"new.v1": record, "same": record, "other": another(record, 60.0), "failed": failed}.items():
-        records.write_record(runs / name / "record.json", one)
-    (runs / "broken").mkdir()
-    (runs / "broken" / "record.json").write_text(json.dumps(another(record, 101.0)))
-    (runs / "unfinished").mkdir()
-    records.write_record(kept / "same.json", record)
-    records.write_record(kept / "other.json", record)
+        runs.write_record(folder / name / "record.json", one)
+    (folder / "broken").mkdir()
+    (folder / "broken" / "record.json").write_text(json.dumps(another(record, 101.0)))
+    (folder / "unfinished").mkdir()
+    runs.write_record(kept / "same.json", record)
+    runs.write_record(kept / "other.json", record)
     (kept / "speed").mkdir()  # holds other records
     (kept / "speed" / "all.json").write_text("{}")
     before = {path: path.read_bytes() for path in kept.glob("*.json")}
 
-    assert results.main([str(runs), "--results", str(kept)]) == 1
+    assert results.main([str(folder), "--results", str(kept)]) == 1
     said = capsys.readouterr()
     assert {path.name for path in kept.glob("*.json")} == {"new.v1.json", "same.json", "other.json", "failed.json"}
-    assert records.read_record(kept / "new.v1.json") == record
+    assert runs.read_record(kept / "new.v1.json") == record
     assert before == {path: path.read_bytes() for path in before}
     broken, other = said.err.splitlines()
-    assert broken.startswith(f"{runs / 'broken' / 'record.json'}: not a run record: $.test.last_epoch.error: 101")
-    assert other.startswith(f"{runs / 'other' / 'record.json'}: {kept / 'other.json'} is another record of that name")
+    assert broken.startswith(f"{folder / 'broken' / 'record.json'}: not a run record: $.test.last_epoch.error: 101")
+    assert other.startswith(f"{folder / 'other' / 'record.json'}: {kept / 'other.json'} is another record of that name")
     assert said.out.count("new: ") == 2 and "attention_tiny  cluttered_digits (embedded)" in said.out
 
     (kept / "new.v1.json").write_text("{")
-    assert results.main([str(runs), "--results", str(kept)]) == 1
+    assert results.main([str(folder), "--results", str(kept)]) == 1
     again = capsys.readouterr()
     assert f"{kept / 'new.v1.json'}: " in again.err and "new: " not in again.out
     assert len(again.err.splitlines()) == 3
@@ -416,7 +414,7 @@ def test_results_are_taken_once_and_what_is_wrong_is_named(results, record, fail
 def test_nothing_wrong_is_exit_code_0(results, record, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert results.main(["--results", str(tmp_path / "kept")]) == 0  # nothing has run
-    records.write_record(tmp_path / "runs" / "one" / "record.json", record)
+    runs.write_record(tmp_path / "runs" / "one" / "record.json", record)
     assert results.main(["--results", str(tmp_path / "kept")]) == 0
     assert "  71.00 [68.97, 72.95]  1 " in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -431,7 +429,7 @@ RESULTS = ROOT / "book" / "results"
 
 
 def test_every_committed_record_is_valid():
-    found = records.read_records(RESULTS)
+    found = runs.read_records(RESULTS)
     assert found, f"no record in {RESULTS}"
     for name, one in found.items():
         if "failure" in one:

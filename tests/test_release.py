@@ -1,10 +1,7 @@
 """What a release promises: its version, its licences and citation, its public names, and the workflows that make it."""
 
-import importlib
-import inspect
 import json
 import os
-import pkgutil
 import re
 import subprocess
 import sys
@@ -16,116 +13,26 @@ import yaml
 from runs import ROOT
 
 import ranet_lib
-from ranet_lib import _deprecated, masks, training
+from ranet_lib import runs
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-
-# A name leaves this list one release after it has begun to warn; see CONTRIBUTING.md.
-PUBLIC = {
-    "answers": "of_record pack unpack",
-    "checks": "choice number once path whole",
-    "colab": "NO_GPU report",
-    "downloads": "ARCHIVES Archive DownloadError cache_folder fetch unpickle_arrays",
-    "drawings": "COLOURS STYLE draw",
-    "explore": "DPI MOST_FRAMES SCRIPT explore",
-    "blocks": """AttentionModule BatchNormalization Block INTERPOLATIONS LEARNING_RULES LocalMaskBranch MASK_ACTIVATIONS
-        MASK_BRANCHES MaskBranch ResidualUnit TrunkBranch apply_chain apply_checkpointed build_chain channel convolution
-        local_inner_filters mixed spatial walk""",
-    "datasets": """Dataset Split augment check_name corrupt_labels load_dataset rotate_shift_mirror transition_matrix
-        with_label_noise""",
-    "figures": "COLOURS MASK_MAP STYLE curves errors image_grid masks_over_images save say show
-    table",
-    "masks": "MaskHistory attention_masks attention_modules localization localization_score mean_response"
-    " reference_masks resize",
-    "models": """DEFAULT_OPTIONS EXPORTS ModelSpec OPTIONS PRETRAINED check_options count_activations count_flops
-        create_model describe export_model list_models list_pretrained load_pretrained model_spec pretrained_record
-        save_pretrained without_weights""",
-    "records": """HERE PUBLISHED book_folder contrast environment error_interval error_text make_record published_error
-        read_record read_records recipe_text result_digest results_table scatter summary validate_record
-        write_record""",
-    "training": """AUGMENTATIONS Batches Checkpoint Diverged OPTIMIZERS PARAMETERS PRECISIONS Progress Recipe SCHEDULES
-        SGD best_epoch check_devices check_parameters compile_model drop_checkpoint duration evaluate finish fit
-        learning_rate list_profiles recipe run_name save_weights test_errors write_history write_text""",
-}
-
 
 def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_stay(name):
-    module = importlib.import_module(f"ranet_lib.{name}")
-
-    def is_ours(value):
-        made = inspect.isclass(value) or inspect.isfunction(value)
-        return not inspect.ismodule(value) and (not made or value.__module__.startswith(module.__name__))
-
-    found = {key for key, value in vars(module).items() if not key.startswith("_") and is_ours(value)}
-    found = set(getattr(module, "__all__", found))
-    on_its_way_out = getattr(getattr(module, "__getattr__", None), "names", set())  # it works still
-    assert found | on_its_way_out == set(PUBLIC[name].split())
-
-
-def test_every_module_without_an_underscore_is_listed():
-    modules = {module.name for module in pkgutil.iter_modules(ranet_lib.__path__) if not module.name.startswith("_")}
-    assert modules == set(PUBLIC)
-
-
 def test_the_parameters_of_the_experiment_notebook_stay():
-    assert set(training.PARAMETERS) == {
+    assert set(runs.PARAMETERS) == {
         "model", "model_options", "dataset", "data_dir", "profile", "seed", "label_noise", "epochs", "batch_size",
         "learning_rate", "mixed_precision", "devices", "output_dir",
     }  # fmt: skip
 
 
 def test_the_places_of_a_record_stay():
-    schema = json.loads(read("ranet_lib/record.schema.json"))
+    schema = json.loads(read("ranet_lib/runs/record.schema.json"))
     always = "schema model dataset recipe seed label_noise history time environment"
     assert schema["required"] == always.split()
     assert set(schema["properties"]) == {*always.split(), "test", "localization", "failure"}
-
-
-@pytest.fixture
-def renamed(monkeypatch):
-    """`masks` as a release would leave it that calls `mean_response` so, and no longer `response`."""
-    change = _deprecated.names("ranet_lib.masks", {"response": "mean_response"}, since="0.2.0")
-    monkeypatch.setattr(masks, "__getattr__", change, raising=False)
-    return masks
-
-
-def test_an_old_name_works_and_warns_where_it_is_used(renamed):
-    message = "ranet_lib.masks.response is called ranet_lib.masks.mean_response since version 0.2.0"
-    with pytest.warns(DeprecationWarning, match=message) as warned:
-        assert renamed.response is masks.mean_response
-    with pytest.warns(DeprecationWarning, match=message):
-        from ranet_lib.masks import response
-    assert response is masks.mean_response
-    assert warned[0].filename == __file__
-    with pytest.raises(AttributeError, match="module 'ranet_lib.masks' has no attribute 'reponse'"):
-        renamed.reponse  # noqa: B018
-    assert not hasattr(renamed, "responses")
-
-
-def test_an_old_name_is_public_until_it_goes(renamed, monkeypatch):
-    with pytest.raises(AssertionError):
-        test_public_names_stay("masks")  # the list does not have it
-    monkeypatch.setitem(PUBLIC, "masks", PUBLIC["masks"] + " response")
-    test_public_names_stay("masks")
-
-
-def test_an_old_argument_works_and_warns():
-    @_deprecated.argument("images", "batch", since="0.2.0")
-    def count(batch):
-        """Counts."""
-        return len(batch)
-
-    assert count([1, 2]) == count(batch=[1, 2]) == 2 and count.__doc__ == "Counts."
-    with pytest.warns(DeprecationWarning, match="count: 'images' is called 'batch' since version 0.2.0") as warned:
-        assert count(images=[1, 2, 3]) == 3
-    assert warned[0].filename == __file__
-    with pytest.raises(TypeError, match="'batch' and its old name 'images'"):
-        count(images=[1], batch=[2])
 
 
 def test_the_changelog_begins_with_this_version():

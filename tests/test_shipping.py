@@ -5,7 +5,7 @@ import shutil
 import pytest
 from runs import ROOT
 
-from ranet_lib import models
+from ranet_lib import runs
 
 EXPERIMENTS = ROOT / "book" / "experiments"
 
@@ -22,12 +22,12 @@ def scripts(monkeypatch):
 def test_weights_that_are_no_better_do_not_replace_those_there(scripts, tmp_path, capsys):
     name = "attention_tiny-cluttered_digits"
     shutil.copy(ROOT / "book" / "results" / f"{name}-laptop-seed0.json", tmp_path / "record.json")
-    before = (models.PRETRAINED / f"{name}.npz").read_bytes()
+    before = (runs.PRETRAINED / f"{name}.npz").read_bytes()
     assert scripts[0].main([str(tmp_path)]) == 1
-    error = models.pretrained_record(name)["history"][-1]["validation_error"]
+    error = runs.pretrained_record(name)["history"][-1]["validation_error"]
     said = f"{name} stays: its validation error is {error} %, that of {str(tmp_path)!r} is {error} %\n"
     assert capsys.readouterr().err == said
-    assert (models.PRETRAINED / f"{name}.npz").read_bytes() == before
+    assert (runs.PRETRAINED / f"{name}.npz").read_bytes() == before
 
 
 def test_a_folder_without_a_finished_run_is_refused(scripts, tmp_path, capsys):

@@ -6,7 +6,7 @@ import sys
 import pytest
 from runs import HEADS, kill_in_second_epoch, run_train
 
-from ranet_lib import records
+from ranet_lib import runs
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ def run(folder, **parameters):
     process = run_train(folder, **parameters)
     _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
-    return records.read_record(folder / "record.json")
+    return runs.read_record(folder / "record.json")
 
 
 def test_killed_in_an_epoch_and_started_again_it_gives_the_same_record(tmp_path):
@@ -25,7 +25,7 @@ def test_killed_in_an_epoch_and_started_again_it_gives_the_same_record(tmp_path)
     kill_in_second_epoch(tmp_path / "killed")
     resumed = run(tmp_path / "killed", profile="smoke")
     assert len(resumed["history"]) == len(undisturbed["history"])
-    assert records.result_digest(resumed) == records.result_digest(undisturbed)
+    assert runs.result_digest(resumed) == runs.result_digest(undisturbed)
     assert not (tmp_path / "killed" / "checkpoint").exists()
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from ranet_lib import datasets, models, training
+from ranet_lib import datasets, files, models, runs, training
 
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="what JAX alone does; the slow tests run it")
 
@@ -216,11 +216,9 @@ def test_a_run_cut_off_in_an_epoch_ends_as_if_undisturbed(data, tmp_path, schedu
     whole_model, model = small_network(), small_network()
     whole = training.fit(whole_model, data, recipe, tmp_path / "whole", seed=5, progress=False)
 
-    progress = training.Progress
-    monkeypatch.setattr(training, "Progress", lambda *arguments: _KillAt(1, 2))
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(training.fitting, "Progress", lambda *arguments: _KillAt(1, 2))
         training.fit(model, data, recipe, tmp_path / "cut", seed=5)
-    monkeypatch.setattr(training, "Progress", progress)
     assert (tmp_path / "cut" / "history.csv").read_text().count("\n") == 2  # header and the one finished epoch
 
     again = small_network()
@@ -270,7 +268,7 @@ def test_a_checkpoint_of_another_network_of_that_name_is_named(data, tmp_path):
     folder = tmp_path / "checkpoint"
     other = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    training.save_weights(other, folder / state["weights"])
+    files.save_weights(other, folder / state["weights"])
     digest = hashlib.sha256((folder / state["weights"]).read_bytes()).hexdigest()
     state |= {"weights_sha256": digest, "best_sha256": digest}
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
@@ -304,7 +302,7 @@ def test_a_validation_loss_that_is_no_number_stops_a_run_and_the_epochs_before_i
 
 def test_plateau_cuts_the_rate_from_the_history(data):
     recipe = training.recipe("source")
-    callback = training._Plateau([], recipe)
+    callback = training.fitting._Plateau([], recipe)
     callback.set_model(small_network())
     training.compile_model(callback.model, recipe, 100)
     for stale, expected in ((0, 1.0), (9, 1.0), (10, 0.75), (19, 0.75), (20, 0.75**2)):
@@ -345,7 +343,7 @@ def test_a_batch_larger_than_the_data_is_refused(data):
 
 def test_the_defaults_are_those_of_the_notebook(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = training.check_parameters({})
+    run = runs.check_parameters({})
     assert run["model"] == "attention_micro" and run["recipe"] == training.recipe("first")
     assert run["model_options"]["learning"] == "residual"
     assert run["output_dir"] == Path("runs/attention_micro-cluttered_digits-first-seed0")
@@ -353,19 +351,19 @@ def test_the_defaults_are_those_of_the_notebook(tmp_path, monkeypatch):
 
 def test_a_finished_run_is_never_reused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = training.check_parameters({})["output_dir"]
+    folder = runs.check_parameters({})["output_dir"]
     folder.mkdir(parents=True)
-    assert training.check_parameters({})["output_dir"] == folder  # unfinished: goes on there
+    assert runs.check_parameters({})["output_dir"] == folder  # unfinished: goes on there
     (folder / "record.json").touch()
-    assert training.check_parameters({})["output_dir"].name == folder.name + "-2"
+    assert runs.check_parameters({})["output_dir"].name == folder.name + "-2"
     with pytest.raises(ValueError, match="holds a finished run"):
-        training.check_parameters({"output_dir": str(folder)})
+        runs.check_parameters({"output_dir": str(folder)})
 
 
 def test_other_settings_get_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = {
-        str(training.check_parameters(changes)["output_dir"])
+        str(runs.check_parameters(changes)["output_dir"])
         for changes in ({}, {"epochs": 5}, {"label_noise": 0.3}, {"model_options": {"learning": "naive"}}, {"seed": 1})
     }
     assert len(folders) == 5
@@ -374,20 +372,20 @@ def test_other_settings_get_another_folder(tmp_path, monkeypatch):
 def test_parameters_as_papermill_and_a_notebook_give_them():
     names = {"__name__": "__main__", "_i1": "", "In": [], "Out": {}, "np": np, "exit": None, "seed": 3,
              "model_options": '{"learning": "naive"}', "epochs": 4, "mixed_precision": "mixed_bfloat16"}  # fmt: skip
-    run = training.check_parameters(names)
+    run = runs.check_parameters(names)
     assert (run["seed"], run["recipe"].epochs, run["recipe"].precision) == (3, 4, "mixed_bfloat16")
     assert run["model_options"] == models.check_options("attention_tiny", {"learning": "naive"})
 
 
 def test_the_notebook_can_be_run_again_by_hand():
     names = {"seed": 1}
-    names["run"] = training.check_parameters(names)
+    names["run"] = runs.check_parameters(names)
     names |= {"recipe": names["run"]["recipe"], "history": [], "data": "the notebook's", "cost": 1.5, "seed": 2}
-    assert training.check_parameters(names)["seed"] == 2
+    assert runs.check_parameters(names)["seed"] == 2
     with pytest.raises(ValueError, match="unknown parameter 'lable_noise'"):
-        training.check_parameters({**names, "lable_noise": 0.3})
+        runs.check_parameters({**names, "lable_noise": 0.3})
     with pytest.raises(ValueError, match="unknown parameter 'run'"):
-        training.check_parameters({"run": {"recipe": "full"}})
+        runs.check_parameters({"run": {"recipe": "full"}})
 
 
 @pytest.mark.parametrize(
@@ -431,7 +429,7 @@ def test_the_notebook_can_be_run_again_by_hand():
 )
 def test_a_wrong_parameter_is_named(parameters, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        training.check_parameters(parameters)
+        runs.check_parameters(parameters)
 
 
 # --- Several devices; that they learn what one learns is in test_devices.py
@@ -440,9 +438,9 @@ def test_a_wrong_parameter_is_named(parameters, message):
 def test_the_number_of_devices_is_no_setting_of_a_run(tmp_path, monkeypatch):
     """The same run, wherever it is made: the same name, and a checkpoint that goes on with more or fewer."""
     monkeypatch.chdir(tmp_path)
-    runs = [training.check_parameters({"devices": devices}) for devices in (None, 1, 2)]
-    assert [run["devices"] for run in runs] == [1, 1, 2]
-    assert len({run["output_dir"] for run in runs}) == 1
+    checked = [runs.check_parameters({"devices": devices}) for devices in (None, 1, 2)]
+    assert [run["devices"] for run in checked] == [1, 1, 2]
+    assert len({run["output_dir"] for run in checked}) == 1
 
 
 def test_more_devices_than_there_are_are_refused_with_their_number(data):
@@ -516,7 +514,7 @@ def test_batches_made_on_the_device_are_those_of_the_processor(data, changes, mi
     data = dataclasses.replace(data, name="other" if mirrors else data.name)
     assert data.mirrors == mirrors
     batches = training.Batches(data, quick(**changes), seed=3)
-    fed = training._feed(batches)
+    fed = training.devices.feed(batches)
     for epoch in (0, 2):
         batches.start_epoch(epoch)
         for index in (2, 0):
@@ -528,10 +526,10 @@ def test_batches_made_on_the_device_are_those_of_the_processor(data, changes, mi
 @on_jax
 def test_what_a_device_cannot_make_or_keep_comes_from_the_processor(data, monkeypatch):
     turned = training.Batches(data, quick(augmentation="rotate_shift_mirror"))
-    assert training._feed(turned) is turned
-    monkeypatch.setattr(training, "_MOST_ON_DEVICE", data.train.images.nbytes - 1)
+    assert training.devices.feed(turned) is turned
+    monkeypatch.setattr(training.devices, "_MOST_ON_DEVICE", data.train.images.nbytes - 1)
     batches = training.Batches(data, quick())
-    assert training._feed(batches) is batches
+    assert training.devices.feed(batches) is batches
 
 
 @pytest.mark.slow

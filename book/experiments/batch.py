@@ -29,7 +29,7 @@ from pathlib import Path
 import grid as grids
 import processes
 
-from ranet_lib import models, records, training
+from ranet_lib import counting, datasets, files, runs, training
 
 HERE = Path(__file__).resolve().parent
 GRID = HERE / "grid.yaml"
@@ -55,8 +55,8 @@ def main(arguments=None):
     if asked.jobs is not None and asked.jobs < 1:
         parser.error(f"--jobs must be at least 1; received {asked.jobs}")
     try:
-        runs = plan(asked.grid, asked.group, asked.data_dir and str(asked.data_dir.resolve()))
-        checked = {name: training.check_parameters(parameters) for name, parameters in runs.items()}
+        planned = plan(asked.grid, asked.group, asked.data_dir and str(asked.data_dir.resolve()))
+        checked = {name: runs.check_parameters(parameters) for name, parameters in planned.items()}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     folder = asked.runs.resolve()
@@ -69,21 +69,21 @@ def main(arguments=None):
     jobs = asked.jobs if elsewhere else asked.jobs or at_a_time()
     options = [*limits(jobs, elsewhere), *for_snakemake]
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
-    busy = at_work(folder, runs)
+    busy = at_work(folder, planned)
     if busy:
         print(f"jobs of an earlier batch are left to end: {', '.join(busy)}", flush=True)
     process, status = None, 0
     try:
-        for names in filter(None, ([name for name in runs if name not in busy], busy)):
+        for names in filter(None, ([name for name in planned if name not in busy], busy)):
             if names is busy:
                 follow(None, folder, checked, jobs)
-            process = start(folder, {name: runs[name] for name in names}, options, held, None if elsewhere else jobs)
+            process = start(folder, {name: planned[name] for name in names}, options, held, None if elsewhere else jobs)
             follow(process, folder, checked, jobs)
             status = status or process.returncode
     except KeyboardInterrupt:
         print("\nstopping; the same command goes on from here", flush=True)
         status = process.wait() if process else 1
-    return report(folder, runs, status)
+    return report(folder, planned, status)
 
 
 def at_a_time():
@@ -110,7 +110,7 @@ def start(folder, runs, options, held, share=None):
     has said how many.
     """
     batch = str(uuid.uuid4())
-    training.write_text(folder / ".plan.json", json.dumps({"batch": batch, "runs": runs}, indent=1))
+    files.write_text(folder / ".plan.json", json.dumps({"batch": batch, "runs": runs}, indent=1))
     threads = {}
     if share and not processes.list_gpus():
         threads = dict.fromkeys(processes.THREADS, str(max(1, processes.count_cores() // share)))
@@ -153,7 +153,7 @@ def plan(path, group, data_dir=None):
 def read(folder):
     """The record of a run's folder, or None if there is none."""
     try:
-        return records.read_record(folder / "record.json")
+        return runs.read_record(folder / "record.json")
     except FileNotFoundError:
         return None
 
@@ -167,14 +167,14 @@ def put_aside(folder, run):
         (folder / "record.json").rename(kept)
         print(f"{error}\n  kept as {kept.name}; the run is done again", flush=True)
         return
-    if record is not None and (different := differences(record, run)):
+    if record is not None and (different := differences(record, run) or other_images(record, run)):
         kept = free(folder.with_name(f"{folder.name}.before"))
         folder.rename(kept)
         print(f"{folder.name} was run with {different}\n  kept as {kept.name}; the run is done again", flush=True)
 
 
 def differences(record, run):
-    """What tells the run of a record from `run`, as `training.check_parameters` returns it; "" if nothing does."""
+    """What tells the run of a record from `run`, as `runs.check_parameters` returns it; "" if nothing does."""
     there = {"model": record["model"]["name"], **record["model"]["options"], **record["recipe"]}
     there |= {"seed": record["seed"], "label_noise": record["label_noise"]}
     here = {"model": run["model"], **run["model_options"], **dataclasses.asdict(run["recipe"])}
@@ -183,6 +183,19 @@ def differences(record, run):
     names = [name for name in here if name in there or name not in run["model_options"]]
     different = [name for name in names if there.get(name) != here[name]]
     return ", ".join(f"{name} {there.get(name)!r}, not {here[name]!r}" for name in different)
+
+
+def other_images(record, run):
+    """Says so if the images that `run` would take are not those of the record; "" if they are, or are not at hand."""
+    if run["data_dir"] is None and not run["dataset"].startswith("folder:"):
+        return ""
+    same = record["dataset"]["fingerprint"] == fingerprint(run["dataset"], run["data_dir"], run["seed"])
+    return "" if same else f"other images than there are in {run['data_dir'] or run['dataset']} now"
+
+
+@functools.cache
+def fingerprint(dataset, data_dir, seed):
+    return datasets.load_dataset(dataset, data_dir, seed).fingerprint
 
 
 def free(path):
@@ -209,13 +222,13 @@ def size(run):
 
 @functools.cache
 def _flops(model, options):
-    return models.describe(model, **json.loads(options))["flops"]
+    return counting.describe(model, **json.loads(options))["flops"]
 
 
 def follow(process, folder, runs, jobs):
     """Show how far the batch is until its process ends; if that is None, until no other process works on its runs.
 
-    `runs` are as `training.check_parameters` returns them. On a terminal the text changes in place, elsewhere there is
+    `runs` are as `runs.check_parameters` returns them. On a terminal the text changes in place, elsewhere there is
     a line for each change.
     """
     shown, sizes = "", {name: size(run) for name, run in runs.items()}

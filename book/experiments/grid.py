@@ -16,7 +16,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from ranet_lib import training
+from ranet_lib import runs
 
 SCHEMA = json.loads((Path(__file__).parent / "grid.schema.json").read_text(encoding="utf-8"))
 COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -123,7 +123,7 @@ def _plain(node, where, lines, path):
 
 
 def _runs(group, entries, wrong):
-    runs, first = {}, {}
+    made, first = {}, {}
     for index, entry in enumerate(entries):
         # Each value with its place, to name the line of a wrong one.
         choices = [
@@ -136,14 +136,14 @@ def _runs(group, entries, wrong):
         for chosen in itertools.product(*choices):
             parameters = {name: value for name, value, _ in chosen}
             try:
-                name = training.run_name(training.check_parameters(parameters))
+                name = runs.run_name(runs.check_parameters(parameters))
             except (ValueError, OSError) as error:
                 said = str(error).split()[:3]
                 for parameter, value, place in chosen:
                     if parameter in said or isinstance(value, dict) and set(said) & set(value):
                         raise wrong((group, index, parameter, *place), str(error)) from None
                 raise wrong((group, index), str(error)) from None
-            if name in runs:
+            if name in made:
                 raise wrong((group, index), f"group {group!r} has the run {name} in entry {first[name]} already")
-            runs[name], first[name] = parameters, index + 1
-    return runs
+            made[name], first[name] = parameters, index + 1
+    return made

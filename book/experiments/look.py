@@ -18,7 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from ranet_lib import blocks, datasets, masks, models, records, training
+from ranet_lib import blocks, datasets, files, masks, models, runs, training
 
 LOOKS = Path(__file__).resolve().parents[1] / "results" / "looks"
 TOGETHER = 250  # images that exchange their masks among each other
@@ -27,16 +27,16 @@ MISTAKES = 24
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=models.list_pretrained())
+    parser.add_argument("name", choices=runs.list_pretrained())
     parser.add_argument("--data-dir", help="folder with CIFAR, as in the experiment notebook")
     parser.add_argument("--images", type=int, default=5000, help="at most so many validation images")
     parser.add_argument("--folder", type=Path, default=LOOKS, help="default: book/results/looks")
     asked = parser.parse_args(arguments)
-    weights = hashlib.sha256((models.PRETRAINED / f"{asked.name}.npz").read_bytes()).hexdigest()
+    weights = hashlib.sha256((runs.PRETRAINED / f"{asked.name}.npz").read_bytes()).hexdigest()
     path = asked.folder / f"{asked.name}.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["weights"] == weights:
         parser.error(f"{path} is there already, for these weights")
-    about = models.pretrained_record(asked.name)
+    about = runs.pretrained_record(asked.name)
     try:
         data = datasets.load_dataset(about["dataset"]["name"], asked.data_dir, seed=about["seed"])
     except (OSError, ValueError) as error:
@@ -45,7 +45,7 @@ def main(arguments=None):
         parser.error(f"the network was trained on other data than this {data.name} ({data.copy})")
     record = {"name": asked.name, "weights": weights, **look(asked.name, data, asked.images)}
     asked.folder.mkdir(parents=True, exist_ok=True)
-    training.write_text(path, json.dumps(record, indent=1) + "\n")
+    files.write_text(path, json.dumps(record, indent=1) + "\n")
     print(path)
     return 0
 
@@ -53,8 +53,8 @@ def main(arguments=None):
 def look(name, data, images):
     """Everything that the record says of the network `name` on the first validation images of `data`."""
     split = datasets.Split(data.validation.images[:images], data.validation.labels[:images])
-    network, prepared = models.load_pretrained(name), data.prepare(split.images)
-    described = models.pretrained_record(name)["model"]
+    network, prepared = runs.load_pretrained(name), data.prepare(split.images)
+    described = runs.pretrained_record(name)["model"]
     fresh = {}
     for rule in ("residual", "naive"):
         keras.utils.set_random_seed(0)
@@ -64,7 +64,7 @@ def look(name, data, images):
         )  # fmt: skip
     return {
         "data": {"name": data.name, "copy": data.copy, "fingerprint": data.fingerprint, "split": "validation",
-                 "seed": models.pretrained_record(name)["seed"], "images": len(split)},
+                 "seed": runs.pretrained_record(name)["seed"], "images": len(split)},
         "error": training.evaluate(network, data, split)["error"],
         "mean_response": {
             rule: rounded(masks.mean_response(model, prepared))
@@ -73,7 +73,7 @@ def look(name, data, images):
         "masks": [described_mask(mask) for mask in masks.attention_masks(network, prepared[:500], channels=True)],
         "exchanged": exchanged(network, prepared, split.labels),
         "mistakes": mistakes(network, prepared, split.labels, data.class_names),
-        "environment": records.environment(),
+        "environment": runs.environment(),
         "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }  # fmt: skip
 

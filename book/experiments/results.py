@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grid as grids
 
-from ranet_lib import records
+from ranet_lib import runs
 
 HERE = Path(__file__).resolve().parent
 
@@ -40,17 +40,17 @@ def main(arguments=None):
     return 1 if wrong else 0
 
 
-def take(runs, results):
+def take(folder, results):
     """Copy the records of finished runs that are not there yet; returns what is wrong with the others."""
     wrong = []
-    for path, record in read(runs.glob("*/record.json"), wrong).items():
+    for path, record in read(folder.glob("*/record.json"), wrong).items():
         kept = results / f"{path.parent.name}.json"
         try:
-            records.write_record(kept, record)
+            runs.write_record(kept, record)
             print(f"new: {kept}")
         except FileExistsError:
             try:
-                if records.read_record(kept) != record:
+                if runs.read_record(kept) != record:
                     wrong.append(f"{path}: {kept} is another record of that name and stays; rename one of the two")
             except ValueError:
                 pass  # a damaged record of that name: named with all others
@@ -62,7 +62,7 @@ def read(paths, wrong):
     found = {}
     for path in sorted(paths):
         try:
-            found[path] = records.read_record(path)
+            found[path] = runs.read_record(path)
         except (OSError, ValueError) as error:
             wrong.append(str(error))
     return found
@@ -75,14 +75,14 @@ def table(found):
         (
             row["label"],
             f"{row['dataset']} ({row['copy']}), {row['train_images']:,} and {row['test_images']:,} images",
-            records.recipe_text(row["recipe"]),
-            records.error_text(row),
+            runs.recipe_text(row["recipe"]),
+            runs.error_text(row),
             str(row["n"]),
             *("" if row[by] is None else f"{row[by]:.2f}" for by in ("paper", "source")),
             f"{row['hours']:.2f}",
             ", ".join(row["devices"]),
         )
-        for row in records.summary(found)
+        for row in runs.summary(found)
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(head, *lines)]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in (head, *lines)]

@@ -19,7 +19,7 @@ from pathlib import Path
 import papermill
 import processes
 
-from ranet_lib import records
+from ranet_lib import runs
 
 TRAIN = Path(__file__).resolve().parent / "train.ipynb"
 
@@ -48,7 +48,7 @@ def main(folder, parameters):
         except Exception:
             traceback.print_exc()
         try:
-            records.read_record(folder / "record.json")
+            runs.read_record(folder / "record.json")
         except (OSError, ValueError) as error:
             tell("ended without a record:", error)
             return 1

@@ -1,4 +1,4 @@
-"""Put the weights of a finished run into the package, as `models.load_pretrained` reads them.
+"""Put the weights of a finished run into the package, as `runs.load_pretrained` reads them.
 
     python book/experiments/ship.py RUN [--data-dir DIR]
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import keras
 
-from ranet_lib import datasets, models, records, training
+from ranet_lib import datasets, models, runs, training
 
 TOLERANCE = 0.1  # points of error that half precision may cost
 
@@ -24,7 +24,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--data-dir", help="folder with CIFAR, as in the experiment notebook")
-    parser.add_argument("--folder", type=Path, default=models.PRETRAINED, help="default: that of the package")
+    parser.add_argument("--folder", type=Path, default=runs.PRETRAINED, help="default: that of the package")
     asked = parser.parse_args(arguments)
     try:
         name = ship(asked.run, asked.data_dir, asked.folder)
@@ -35,7 +35,7 @@ def main(arguments=None):
     return 0
 
 
-def ship(run, data_dir=None, folder=models.PRETRAINED):
+def ship(run, data_dir=None, folder=runs.PRETRAINED):
     """Check a run's weights in half precision and keep them in `folder`; return the name they go by.
 
     Raises:
@@ -44,7 +44,7 @@ def ship(run, data_dir=None, folder=models.PRETRAINED):
     """
     if not (run / "record.json").exists():
         raise ValueError(f"RUN must be the folder of a finished run; {str(run)!r} holds no record.json")
-    record = records.read_record(run / "record.json")
+    record = runs.read_record(run / "record.json")
     if "failure" in record:
         raise ValueError(f"the run in {run} failed: {record['failure']}")
     described, about = record["model"], record["dataset"]
@@ -71,7 +71,7 @@ def ship(run, data_dir=None, folder=models.PRETRAINED):
     recorded = record["test"]["last_epoch"]["error"]
     if abs(found[record["recipe"]["precision"]] - recorded) > TOLERANCE:
         raise ValueError(f"half precision changes the test error from {recorded} % too much: not kept")
-    return models.save_pretrained(model, record, folder, {"float32_error": found["float32"]})
+    return runs.save_pretrained(model, record, folder, {"float32_error": found["float32"]})
 
 
 if __name__ == "__main__":

@@ -5,54 +5,45 @@ import os
 from ranet_lib import checks
 from ranet_lib.datasets import cifar, digits, folder
 from ranet_lib.datasets.augmentation import augment, rotate_shift_mirror
+from ranet_lib.datasets.fetching import DownloadError
 from ranet_lib.datasets.noise import corrupt_labels, transition_matrix, with_label_noise
 from ranet_lib.datasets.splits import Dataset, Split
 
 __all__ = [
-    "Dataset", "Split", "augment", "check_name", "corrupt_labels", "load_dataset", "rotate_shift_mirror",
-    "transition_matrix", "with_label_noise",
+    "Dataset", "DownloadError", "Split", "augment", "check_name", "corrupt_labels", "load_dataset",
+    "rotate_shift_mirror", "transition_matrix", "with_label_noise",
 ]  # fmt: skip
 
 
 def load_dataset(
-    name: str,
-    data_dir: str | os.PathLike | None = None,
-    seed: int = 0,
-    image_size: int | None = None,
+    name: str, data_dir: str | os.PathLike | None = None, seed: int = 0, image_size: int | None = None
 ) -> Dataset:
     """Load a data set as arrays, in three splits.
 
-    - `cluttered_digits`: 10,000 training, 1,000 validation and 2,000 test images of 32x32 pixels, painted
-      anew for each seed from the handwritten digits that scikit-learn ships. One digit lies on strokes and
-      cut pieces of other digits, in colours as strong as its own; its true mask is known. A writing, and
-      any piece of it, occurs in one split only.
-    - `cifar10`, `cifar100` (fine labels): read from `data_dir` in the official layout, binary or pickled,
-      unpacked or as the official .tar.gz, whole or with fewer images per file. Without `data_dir` the
-      archive (170 MB) is downloaded once, into the folder of the environment variable `RANET_DATA` or
-      `~/.cache/ranet`. A tenth of the official training images (5,000 of 50,000) is the validation split:
-      drawn from each class in proportion, and depending on nothing but the seed. The official test images
-      are `test`, unmixed.
-    - `folder:PATH`: your own images, one folder per class, in any format that Pillow reads with at most 8
-      bits per channel; what is transparent becomes white. Each image is scaled until its shorter side has
-      `image_size` pixels, and its centre is kept. Where PATH holds folders `train`, `validation` and `test`
-      with the class folders inside, they are the splits. A split without a folder is drawn from the
-      training images by the seed, a tenth of each class.
+    - `cluttered_digits`: 10,000 training, 1,000 validation and 2,000 test images of 32x32 pixels, painted for each seed
+      from the handwritten digits of scikit-learn. One digit lies on strokes and cut pieces of other digits, in colours
+      as strong as its own; its true mask is known. A writing, and any piece of it, occurs in one split only.
+    - `cifar10`, `cifar100` (fine labels): read in the official layout, binary or pickled, unpacked or as .tar.gz, whole
+      or with fewer images per file. Without `data_dir` the archive (170 MB) is downloaded once, into the folder of the
+      environment variable `RANET_DATA` or `~/.cache/ranet`. Validation is a tenth of the official training images.
+    - `folder:PATH`: your own images, one folder per class, in any format that Pillow reads with at most 8 bits per
+      channel, transparent pixels in white; each is scaled and cropped to its central square. Folders `train`,
+      `validation` and `test` in PATH hold the class folders of a split. A missing split is drawn from the training
+      images, a tenth of each class.
 
     Args:
         name: one of the names above.
-        data_dir: for `cifar10` and `cifar100`: the official folder, the folder that holds it or its .tar.gz,
-            or that archive itself.
-        seed: a whole number from 0: which digits, or which images are held out.
+        data_dir: for CIFAR: the official folder, the folder that holds it or its .tar.gz, or that archive itself.
+        seed: a whole number from 0: which digits are painted, or which images are drawn for a split.
         image_size: for `folder:PATH`: the side of the images in pixels, 32 when None.
 
     Returns:
-        A `Dataset`: three splits of images and labels, and what describes them.
+        A `Dataset`.
 
     Raises:
-        ValueError: for an unknown name, an argument that the data set does not take, or a damaged file,
-            which the message names.
-        FileNotFoundError: when a folder or a file is missing; the message names it.
-        ranet_lib.downloads.DownloadError: when no source gave the archive.
+        ValueError: an unknown name, an argument that the data set does not take, or a damaged file.
+        FileNotFoundError: a folder or a file is missing.
+        DownloadError: no source gave the archive.
 
     Example:
         >>> data = datasets.load_dataset("cluttered_digits", seed=0)
@@ -66,25 +57,19 @@ def load_dataset(
         return folder.load(name, seed, size)
     if image_size is not None:
         raise ValueError(f"image_size={image_size!r} does not go with {name!r}, whose images are 32x32")
-    if name == "cluttered_digits":
-        return digits.load(seed)
-    return cifar.load(name, data_dir, seed)
+    return digits.load(seed) if name == "cluttered_digits" else cifar.load(name, data_dir, seed)
 
 
 def check_name(name: str, data_dir: str | os.PathLike | None = None) -> None:
-    """Raise what `load_dataset` would raise for a wrong `name` or `data_dir`, without loading anything.
-
-    Raises:
-        ValueError: an unknown name, or a folder that does not go with it.
-        FileNotFoundError: a folder that is missing.
-    """
-    if not isinstance(name, str) or not (name in ("cluttered_digits", *cifar.CLASSES) or name.startswith("folder:")):
+    """Raise the ValueError or FileNotFoundError of `load_dataset` for a wrong `name` or `data_dir`; load nothing."""
+    is_folder = isinstance(name, str) and name.startswith("folder:")
+    if not is_folder and (not isinstance(name, str) or name not in ("cluttered_digits", *cifar.CLASSES)):
         allowed = "'cluttered_digits', 'cifar10', 'cifar100' and 'folder:PATH'"
         raise ValueError(f"unknown data set {name!r}; allowed are {allowed}")
     if name not in cifar.CLASSES and data_dir is not None:
-        why = "which names its folder itself" if name.startswith("folder:") else "which reads no files"
+        why = "which names its folder itself" if is_folder else "which reads no files"
         raise ValueError(f"data_dir={str(data_dir)!r} does not go with {name!r}, {why}")
-    folder = name.partition(":")[2] if name.startswith("folder:") else data_dir
-    if folder is not None and not checks.path("the folder of the data set", folder).exists():
-        names = f"dataset={name!r}" if name.startswith("folder:") else "data_dir"
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}, which {names} names")
+    place = name.removeprefix("folder:") if is_folder else data_dir
+    if place is not None and not checks.path("the folder of the data set", place).exists():
+        source = f"dataset={name!r}" if is_folder else "data_dir"
+        raise FileNotFoundError(f"there is no folder {str(place)!r}, which {source} names")

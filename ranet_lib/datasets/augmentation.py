@@ -6,29 +6,16 @@ from ranet_lib import checks
 
 
 def augment(
-    images: np.ndarray,
-    rng: np.random.Generator,
-    pad: int = 4,
-    pad_value: float | np.ndarray = 0,
-    mirror: bool = True,
+    images: np.ndarray, rng: np.random.Generator, pad: int = 4, pad_value: float | np.ndarray = 0, mirror: bool = True
 ) -> np.ndarray:
     """Pad each image, crop it at random to its own size again, and mirror it with probability 1/2.
 
-    The paper's augmentation for CIFAR. It pads with zeros after subtracting the mean, that is, with the mean
-    colour: give images that went through `Dataset.prepare`, or `pad_value=dataset.mean` with raw ones.
+    The paper's augmentation for CIFAR. It pads with zeros after subtracting the mean, which is the mean colour: give
+    images that went through `Dataset.prepare`, or `pad_value=dataset.mean` with raw ones.
 
-    Args:
-        images: shape (N, H, W, C), of any type.
-        rng: where the randomness comes from.
-        pad: pixels added on each side.
-        pad_value: what they hold: a number, or one per channel.
-        mirror: False for images whose mirror image means something else, such as digits.
-
-    Returns:
-        A new array of the same shape and type.
-
-    Raises:
-        ValueError: when `images` is not a batch, or `pad` is negative.
+    `images` have the shape (N, H, W, C) and any type; a new array of the same is returned. `rng` gives the randomness.
+    `pad` pixels are added on each side; they hold `pad_value`, a number or one per channel. `mirror` is False where a
+    mirror image means something else, as for digits. Another shape, or `pad` below 0, is a ValueError.
 
     Example:
         >>> image = np.arange(1, 10).reshape(1, 3, 3, 1)
@@ -43,8 +30,8 @@ def augment(
     pad = checks.whole("pad", pad, least=0)
     count, height, width, channels = images.shape
     padded_height, padded_width = height + 2 * pad, width + 2 * pad
-    padded = np.empty((count, padded_height, padded_width, channels), images.dtype)
-    padded[...] = np.rint(pad_value) if images.dtype.kind in "iu" else pad_value
+    border = np.rint(pad_value) if images.dtype.kind in "iu" else pad_value
+    padded = np.full((count, padded_height, padded_width, channels), border, images.dtype)
     padded[:, pad : pad + height, pad : pad + width] = images
 
     top, left, is_mirrored = draw_crops(count, rng, pad, mirror)
@@ -56,31 +43,17 @@ def augment(
     return padded.reshape(-1, channels).take(pixels.ravel(), axis=0).reshape(images.shape)
 
 
-def draw_crops(
-    count: int, rng: np.random.Generator, pad: int, mirror: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The chance in `augment` for `count` images: how far down and right each crop starts, and whether it is mirrored.
-
-    Returns:
-        Whole numbers from 0 to 2 * pad, twice, and booleans; each of shape (count,).
-    """
+def draw_crops(count: int, rng: np.random.Generator, pad: int, mirror: bool) -> tuple[np.ndarray, ...]:
+    """The chance in `augment`: how far down and right each crop starts (0 to 2 * pad), and whether it is mirrored."""
     top, left = rng.integers(0, 2 * pad + 1, (2, count))
     return top, left, rng.random(count) < (0.5 if mirror else 0)
 
 
-def rotate_shift_mirror(
-    images: np.ndarray, rng: np.random.Generator, degrees: float = 20, shift: float = 0.2
-):
-    """The student project's augmentation: rotate, shift and mirror each image at random, bilinearly.
+def rotate_shift_mirror(images: np.ndarray, rng: np.random.Generator, degrees: float = 20, shift: float = 0.2):
+    """The student project's augmentation, bilinear: `images` (N, H, W, C), of floats, as a new array of the same shape.
 
-    Args:
-        images: float, shape (N, H, W, C). What comes from outside the image is the nearest edge pixel.
-        rng: where the randomness comes from.
-        degrees: the angle is drawn from -degrees to degrees.
-        shift: the shift in each direction is at most this part of the side.
-
-    Returns:
-        A new array of the same shape and type.
+    Each is rotated by an angle that `rng` draws from -`degrees` to `degrees`, shifted in each direction by at most the
+    part `shift` of its side, and mirrored with probability 1/2. Outside the image, its nearest edge pixel goes on.
     """
     from scipy.ndimage import map_coordinates
 
@@ -94,9 +67,6 @@ def rotate_shift_mirror(
     rows = np.cos(angle) * y - np.sin(angle) * x + (height - 1) / 2
     columns = np.sin(angle) * y + np.cos(angle) * x + (width - 1) / 2
     turned = np.empty_like(images)
-    for i in range(count):
-        for c in range(channels):
-            turned[i, :, :, c] = map_coordinates(
-                images[i, :, :, c], (rows[i], columns[i]), order=1, mode="nearest"
-            )
+    for i, c in np.ndindex(count, channels):
+        turned[i, :, :, c] = map_coordinates(images[i, :, :, c], (rows[i], columns[i]), order=1, mode="nearest")
     return turned

@@ -11,9 +11,10 @@ from ranet_lib.datasets.splits import Dataset, Split, make_dataset, random_ranks
 _SCENES = ((10_000, 0, 0.7), (1_000, 0.7, 0.8), (2_000, 0.8, 1))
 _SIDE = 32  # of an image, in pixels
 _MARGIN = 6  # around it while it is painted, so that what crosses the border needs no special case
+_CANVAS = _SIDE + 2 * _MARGIN
 _GLYPH_SIDE = 40  # samples: ten cells, the digit's eight and a blank one on each side, of four samples each
 _DIGIT_PATCH, _PIECE_PATCH = 21, 11  # pixels; room for the largest digit and the largest piece, turned
-_PIECES, _PIECES_PER_SCENE = 2000, 10  # of clutter: different ones in a split, and how many one image gets
+_PIECES, _PIECES_PER_SCENE = 2000, 10  # of clutter: different ones in a split, and how many an image gets
 _AT_ONCE = 250  # images painted together: few enough to stay in the processor's cache
 
 
@@ -33,20 +34,9 @@ def load(seed: int) -> Dataset:
 
 def _handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
     """The 1,797 digits of scikit-learn: float32 (N, 8, 8) from 0 to 1, and their labels."""
-    package = importlib.util.find_spec("sklearn")
-    if package is None:
-        raise ImportError(
-            "'cluttered_digits' is made from the digits of scikit-learn, which is not installed"
-        )
-    table = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
-    if table.exists():  # importing scikit-learn would take longer than painting all the images
-        numbers = np.loadtxt(table, np.float32, delimiter=",")
-        cells, labels = numbers[:, :-1], numbers[:, -1]
-    else:
-        from sklearn.datasets import load_digits
-
-        cells, labels = load_digits(return_X_y=True)
-    return cells.astype(np.float32).reshape(-1, 8, 8) / 16, labels.astype(np.int64)
+    package = Path(importlib.util.find_spec("sklearn").origin).parent  # its import would take longer than all the rest
+    numbers = np.loadtxt(package / "datasets" / "data" / "digits.csv.gz", np.float32, delimiter=",")
+    return numbers[:, :-1].reshape(-1, 8, 8) / 16, numbers[:, -1].astype(np.int64)
 
 
 def _enlarge(cells: np.ndarray) -> np.ndarray:
@@ -55,12 +45,7 @@ def _enlarge(cells: np.ndarray) -> np.ndarray:
     position = (np.arange(_GLYPH_SIDE) + 0.5) / 4 - 0.5
     cell = np.floor(position).astype(int)
     t = (position - cell).astype(np.float32)
-    weights = (
-        ((2 - t) * t - 1) * t / 2,
-        (3 * t - 5) * t * t / 2 + 1,
-        ((4 - 3 * t) * t + 1) * t / 2,
-        (t - 1) * t * t / 2,
-    )
+    weights = ((2 - t) * t - 1) * t / 2, (3 * t - 5) * t * t / 2 + 1, ((4 - 3 * t) * t + 1) * t / 2, (t - 1) * t * t / 2
     taps = [(np.clip(cell + tap - 1, 0, 9), weight) for tap, weight in enumerate(weights)]
     rows = sum(cells[:, index] * weight[:, None] for index, weight in taps)
     smooth = sum(rows[:, :, index] * weight for index, weight in taps)
@@ -78,9 +63,8 @@ def _paint_scenes(glyphs: np.ndarray, digits: np.ndarray, count: int, rng: np.ra
     for start in range(0, count, _AT_ONCE):
         these = slice(start, start + _AT_ONCE)
         num = len(labels[these])
-        canvas = np.zeros((num, _SIDE + 2 * _MARGIN, _SIDE + 2 * _MARGIN, 3), np.float32)
+        canvas = np.zeros((num, _CANVAS, _CANVAS, 3), np.float32)
         canvas[:, inside, inside] = _clouds(num, rng)
-
         for _ in range(_PIECES_PER_SCENE):
             cover = pieces[rng.integers(0, len(pieces), num)]
             middle = rng.integers(_MARGIN, _MARGIN + _SIDE, (num, 2))
@@ -91,17 +75,13 @@ def _paint_scenes(glyphs: np.ndarray, digits: np.ndarray, count: int, rng: np.ra
         size = rng.uniform(13, 18, (num, 1))
         centre = _MARGIN + (size - 1) / 2 + rng.random((num, 2)) * (_SIDE - size)
         corner = np.floor(centre).astype(int) - _DIGIT_PATCH // 2
-        cover = _draw_glyphs(
-            glyphs[which], size[:, 0], rng.uniform(-0.26, 0.26, num), centre - corner, _DIGIT_PATCH
-        )
+        cover = _draw_glyphs(glyphs[which], size[:, 0], rng.uniform(-0.26, 0.26, num), centre - corner, _DIGIT_PATCH)
         _paint(canvas, cover, corner, _strong_colours(num, rng))
         mask = np.zeros(canvas.shape[:3], bool)
-        mask.reshape(-1)[_pixels(mask.shape, corner, _DIGIT_PATCH)] = cover.reshape(num, -1) > 0.5
-
+        mask.reshape(-1)[_pixels(corner, _DIGIT_PATCH)] = cover > 0.5
         images = (canvas[:, inside, inside] + 0.5).astype(np.uint8)
         images[rng.random(num) < 0.5] ^= 255  # half of the scenes are dark on bright
-        split.images[these] = images
-        split.masks[these] = mask[:, inside, inside]
+        split.images[these], split.masks[these] = images, mask[:, inside, inside]
     return split
 
 
@@ -122,29 +102,21 @@ def _cut_pieces(glyphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     cos, sin = (part[:, None, None] for part in _unit_vectors(rng.uniform(0, np.pi, num)))
     along, across = x * cos + y * sin, y * cos - x * sin
     half_length, half_width = rng.uniform(2.5, 4, (2, num, 1, 1)).astype(np.float32)
-    cuts *= np.clip(half_length + 0.5 - np.abs(along), 0, 1) * np.clip(
-        half_width + 0.5 - np.abs(across), 0, 1
-    )
+    cuts *= np.clip(half_length + 0.5 - np.abs(along), 0, 1) * np.clip(half_width + 0.5 - np.abs(across), 0, 1)
 
-    half_length = rng.uniform(2, 4, (num, 1, 1)).astype(np.float32)
-    half_width = rng.uniform(0.5, 1.2, (num, 1, 1)).astype(np.float32)
+    half_length, half_width = (rng.uniform(*limits, (num, 1, 1)).astype(np.float32) for limits in ((2, 4), (0.5, 1.2)))
     beyond = np.maximum(np.abs(along) - half_length, 0)
     strokes = np.clip(half_width + 0.5 - np.sqrt(across**2 + beyond**2), 0, 1)
     return np.where(np.arange(num)[:, None, None] < 0.3 * num, strokes, cuts)
 
 
-def _draw_glyphs(
-    glyphs: np.ndarray, size: np.ndarray, angle: np.ndarray, centre: np.ndarray, patch: int
-) -> np.ndarray:
-    """Coverages (N, patch, patch) of glyphs: `size` pixels high, turned by `angle`, centred at (y, x)."""
+def _draw_glyphs(glyphs, size, angle, centre, patch: int) -> np.ndarray:
+    """Coverages (N, patch, patch) of glyphs: `size` pixels high, turned by `angle`, with their `centre` at (y, x)."""
     cos, sin = (part[:, None, None] for part in _unit_vectors(angle))
     per_pixel = (32 / size).astype(np.float32)[:, None, None]  # samples of the digit's eight cells
     y = (np.arange(patch) - centre[:, :1]).astype(np.float32)[:, :, None] * per_pixel
     x = (np.arange(patch) - centre[:, 1:]).astype(np.float32)[:, None, :] * per_pixel
-    middle, last = (
-        (_GLYPH_SIDE - 1) / 2,
-        _GLYPH_SIDE - 1.001,
-    )  # the border is blank, so stopping there is right
+    middle, last = (_GLYPH_SIDE - 1) / 2, _GLYPH_SIDE - 1.001  # the border is blank, so stopping there is right
     v, u = np.clip(y * cos - x * sin + middle, 0, last), np.clip(y * sin + x * cos + middle, 0, last)
     row, column = v.astype(int), u.astype(int)
     v, u = v - row, u - column
@@ -176,19 +148,15 @@ def _strong_colours(num: int, rng: np.random.Generator) -> np.ndarray:
 
 def _paint(canvas: np.ndarray, cover: np.ndarray, corner: np.ndarray, colour: np.ndarray) -> None:
     """Lay one colour over each image, as thickly as `cover` (N, patch, patch) says, from `corner` on."""
-    pixels = _pixels(canvas.shape, corner, cover.shape[1])
-    flat = canvas.reshape(-1, 3)
+    flat, pixels = canvas.reshape(-1, 3), _pixels(corner, cover.shape[1])
     area = flat[pixels]
-    area += cover.reshape(len(cover), -1, 1) * (colour[:, None] - area)
-    flat[pixels] = area
+    flat[pixels] = area + cover[..., None] * (colour[:, None, None] - area)
 
 
-def _pixels(shape: tuple[int, ...], corner: np.ndarray, patch: int) -> np.ndarray:
-    """The flat indices (N, patch * patch) of a patch of each image."""
-    side = shape[1]
-    first = (np.arange(shape[0]) * side + corner[:, 0]) * side + corner[:, 1]
-    steps = np.arange(patch)
-    return first[:, None] + (steps[:, None] * side + steps).reshape(-1)
+def _pixels(corner: np.ndarray, patch: int) -> np.ndarray:
+    """The flat indices (N, patch, patch) of a patch of each image while it is painted, from its `corner` on."""
+    y, x = corner.T[:, :, None] + np.arange(patch)
+    return (np.arange(len(corner))[:, None, None] * _CANVAS + y[:, :, None]) * _CANVAS + x[:, None, :]
 
 
 def _unit_vectors(angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,18 +11,8 @@ from ranet_lib.datasets.splits import Dataset, check_labels
 def transition_matrix(level: float, num_classes: int) -> np.ndarray:
     """The paper's label noise: the probability that a label of one class (row) is given as another (column).
 
-    Section 4.1 of the paper: the clean ratio `1 - level` on the diagonal and `level / (num_classes - 1)`
-    everywhere else.
-
-    Args:
-        level: the noise level, from 0 to 1.
-        num_classes: at least 2.
-
-    Returns:
-        float64, shape (num_classes, num_classes); each row sums to 1.
-
-    Raises:
-        ValueError: for a level or a number of classes outside these ranges.
+    Section 4.1: `1 - level` on the diagonal and `level / (num_classes - 1)` everywhere else. `level` is from 0 to 1,
+    `num_classes` at least 2, or a ValueError says so. The matrix is float64; each row sums to 1.
 
     Example:
         >>> datasets.transition_matrix(0.5, num_classes=3)
@@ -40,19 +30,8 @@ def transition_matrix(level: float, num_classes: int) -> np.ndarray:
 def corrupt_labels(labels: np.ndarray, level: float, num_classes: int, seed: int) -> np.ndarray:
     """Draw each label anew from the row of its true class in `transition_matrix(level, num_classes)`.
 
-    With the same seed, a higher level corrupts the labels that a lower one does, and more.
-
-    Args:
-        labels: whole numbers, shape (N,), from 0 to num_classes - 1.
-        level: the noise level, from 0 (nothing changes) to 1 (every label is wrong).
-        num_classes: at least 2.
-        seed: a whole number from 0.
-
-    Returns:
-        A new int64 array, shape (N,).
-
-    Raises:
-        ValueError: for labels, a level, a number of classes or a seed outside these ranges.
+    `labels` are whole numbers from 0 to `num_classes` - 1, shape (N,); a new int64 array is returned. A higher `level`
+    corrupts the labels that a lower one does with the same `seed`, and more. A ValueError names what is out of range.
 
     Example:
         >>> datasets.corrupt_labels(np.arange(10), 0.3, num_classes=10, seed=0)
@@ -70,28 +49,15 @@ def corrupt_labels(labels: np.ndarray, level: float, num_classes: int, seed: int
 
 
 def with_label_noise(dataset: Dataset, level: float, seed: int) -> Dataset:
-    """The same data set with the labels of its training and validation images corrupted; the test labels stay true.
+    """A copy of `dataset` with corrupted training and validation labels; the test labels stay true.
 
-    Whoever learns from noisy labels has no clean ones to choose weights by, so validation is as noisy as training.
-    The fingerprint is that of the clean data: level and seed say the rest.
-
-    Args:
-        dataset: the data set with its true labels; it is left as it is.
-        level, seed: as in `corrupt_labels`.
-
-    Returns:
-        A `Dataset` with the same images.
-
-    Raises:
-        ValueError: as in `corrupt_labels`.
+    Validation is as noisy as training, because with noisy labels there are no clean ones to choose weights by.
+    `level` and `seed` are as in `corrupt_labels`, ValueError included. The fingerprint stays that of the clean data.
     """
-    checks.number("level", level, least=0, most=1)
-    if level == 0:
+    if checks.number("level", level, least=0, most=1) == 0:
         return dataset
-    noisy = {
-        name: replace(split, labels=corrupt_labels(split.labels, level, dataset.num_classes, seed + offset))
-        for offset, (name, split) in enumerate(
-            {"train": dataset.train, "validation": dataset.validation}.items()
-        )
-    }
-    return replace(dataset, **noisy)
+    train, validation = (
+        replace(split, labels=corrupt_labels(split.labels, level, dataset.num_classes, seed + offset))
+        for offset, split in enumerate((dataset.train, dataset.validation))
+    )
+    return replace(dataset, train=train, validation=validation)

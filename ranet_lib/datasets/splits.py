@@ -9,12 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Images and their labels.
+    """`images` (uint8, shape (N, H, W, 3), RGB) and their `labels` (int64, shape (N,)).
 
-    Attributes:
-        images: uint8, shape (N, H, W, 3), RGB, 0 to 255.
-        labels: int64, shape (N,), the class of each image, from 0.
-        masks: None, or bool, shape (N, H, W): the pixels of the object where the truth is known.
+    `masks` are the pixels of the object (bool, shape (N, H, W)), or None where the truth is not known.
     """
 
     images: np.ndarray
@@ -30,17 +27,11 @@ class Split:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Three splits that share no image, and what describes them.
+    """Three splits that share no image. Training may look at `train` and `validation`; `test` is for the end.
 
-    Training may look at `train` and `validation`; `test` is for the end.
-
-    Attributes:
-        name: the name it was loaded by.
-        train, validation, test: the splits.
-        class_names: the name of each class, in the order of the labels.
-        fingerprint: "sha256:..." of the bytes of all arrays: equal if and only if the data are.
-        copy: "embedded" (made from what scikit-learn ships), "official" (every file has its published
-            checksum), "jpeg" (the files say that they are a JPEG copy), else "unverified".
+    `name` is the name it was loaded by, `class_names` are in the order of the labels, and `fingerprint` is "sha256:..."
+    of the bytes of all arrays. `copy` is "embedded" (made from scikit-learn's digits), "official" (every file has its
+    published checksum), "jpeg" (the files say that they are a JPEG copy) or else "unverified".
     """
 
     name: str
@@ -86,20 +77,11 @@ class Dataset:
     @functools.cached_property
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
         # Whole numbers throughout: exact, so the same on every machine, and no float copy of the images.
-        images = self.train.images
-        total, squares = np.zeros(3, np.uint64), np.zeros(3, np.uint64)
-        for start in range(0, len(images), 256):
-            rows = images[start : start + 256].reshape(-1, self.image_shape[1] * 3)
-            total += rows.sum(0, dtype=np.uint32).reshape(-1, 3).sum(0, dtype=np.uint64)
-            squares += (
-                np.square(rows, dtype=np.uint16)
-                .sum(0, dtype=np.uint32)
-                .reshape(-1, 3)
-                .sum(0, dtype=np.uint64)
-            )
-        pixels = images.size // 3
-        mean = total / pixels
-        std = np.sqrt(squares / pixels - mean**2)
+        rows = self.train.images.reshape(len(self.train), -1)
+        total = np.einsum("np->p", rows, dtype=np.uint64).reshape(-1, 3).sum(0)
+        squares = np.einsum("np,np->p", rows, rows, dtype=np.uint64).reshape(-1, 3).sum(0)
+        mean = total / (rows.size // 3)
+        std = np.sqrt(squares / (rows.size // 3) - mean**2)
         std[std == 0] = 1  # a channel that never varies has nothing to scale
         return mean.astype(np.float32), std.astype(np.float32)
 
@@ -108,9 +90,7 @@ class Dataset:
         return f"Dataset({self.name!r}, {parts}, {self.num_classes} classes, copy={self.copy!r})"
 
 
-def make_dataset(
-    name: str, train: Split, validation: Split, test: Split, class_names: tuple[str, ...], copy: str
-) -> Dataset:
+def make_dataset(name: str, train: Split, validation: Split, test: Split, class_names, copy: str) -> Dataset:
     """Put splits together and take the fingerprint of their bytes."""
     digest = hashlib.sha256()
     for split in (train, validation, test):
@@ -122,7 +102,7 @@ def make_dataset(
 
 
 def random_ranks(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Put the members of each class in a random order, and return everyone's place in that of its class."""
+    """The place of each member when the members of each class are put in a random order."""
     order = np.lexsort((rng.random(len(labels)), labels))
     counts = np.bincount(labels)
     ranks = np.empty(len(labels), np.int64)
@@ -131,28 +111,19 @@ def random_ranks(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def hold_out_tenth(images: np.ndarray, labels: np.ndarray, seed: int) -> tuple[Split, Split]:
-    """Split off a tenth, rounded up, each class in proportion; overwrites `images`, which the first keeps."""
+    """What is left of a split, and a tenth of it, rounded up, each class in proportion."""
     counts = np.bincount(labels)
     wanted = -(-len(labels) // 10)
     share, remainder = np.divmod(counts * wanted, len(labels))
     share[np.argsort(-remainder, kind="stable")[: wanted - share.sum()]] += 1
     is_held_out = random_ranks(labels, np.random.default_rng(seed)) < share[labels]
-    held_out = Split(images[is_held_out], labels[is_held_out])
-    kept = np.flatnonzero(~is_held_out)
-    for start in range(0, len(kept), 1000):  # moved up in place: a copy would double the memory
-        these = kept[start : start + 1000]
-        images[start : start + len(these)] = images[these]
-    return Split(images[: len(kept)], labels[kept]), held_out
+    return tuple(Split(images[chosen], labels[chosen]) for chosen in (~is_held_out, is_held_out))
 
 
 def check_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
     """Raise a ValueError unless `labels` (N,) are whole numbers from 0 to `num_classes - 1`."""
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{what} must be one row of whole numbers; got {labels.dtype} of shape {labels.shape}"
-        )
+        raise ValueError(f"{what} must be one row of whole numbers; got {labels.dtype} of shape {labels.shape}")
     if len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
-        raise ValueError(
-            f"{what} run from {labels.min()} to {labels.max()}; with {num_classes} classes, 0 to"
-            f" {num_classes - 1} is allowed"
-        )
+        found = f"{what} run from {labels.min()} to {labels.max()}"
+        raise ValueError(f"{found}; with {num_classes} classes, 0 to {num_classes - 1} is allowed")

@@ -12,47 +12,39 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ranet_lib import figures
+from ranet_lib.show import figures
 
-#: The most combinations of values that an explorer may have, since each becomes a picture in the built page.
-MOST_FRAMES = 60
-#: Pixels per inch of a frame. A page holds many, and shows each at 100 CSS pixels per inch.
-DPI = 150
-#: What moves the frames of a page.
-SCRIPT = Path(__file__).with_name("explore.html")
+MOST_FRAMES = 60  # each combination of values becomes a picture in the built page
+DPI = 150  # of a frame; a page shows 100 CSS pixels per inch
+SCRIPT = Path(__file__).with_name("explore.html")  # what moves the frames of a page
 
 
 def explore(draw, **controls):
     """Show a figure with one or two controls that change it.
 
     In a live notebook this is an ipywidgets panel that calls `draw` at each move. Where nobody is there to move
-    anything while the cell runs (the built book, papermill, `nbconvert --execute`), it is one piece of HTML with a
-    frame for each combination of values, which needs no kernel and no network; without JavaScript it shows the frame
-    it starts with.
+    anything (the built book, papermill, `nbconvert --execute`), it is HTML with a frame for each combination of values,
+    which needs no kernel and no network; without JavaScript it shows the frame it starts with.
 
-    Args:
-        draw: takes the controls by name and returns what `figures.show` takes: a `matplotlib.figure.Figure` of one
-            size for all values, and its alt text, the finding first. It is called in the style of the book's figures.
-            A default of its argument is the value that the control starts with; without one, that is the first.
-        **controls: for each argument of `draw` its values, at least two: numbers become a slider (`range(9)`,
-            `np.linspace(0, 1, 11)`), names a list to choose from (`["naive", "residual"]`). At most 60 combinations.
-
-    Raises:
-        ValueError: no control or more than two, one without a choice or with values that cannot be told apart, too
-            many combinations, or a start that is none of the values. The message names the control.
-        TypeError: `draw` returns anything else.
+    `draw` takes the controls by name and returns what `show.figure` takes: a `matplotlib.figure.Figure` of one size for
+    all values, and its alt text, the finding first. It is called in the style of the book's figures. The default of an
+    argument is the value that its control starts with; without one, that is the first. `controls` gives each argument
+    its values, at least two: numbers become a slider (`range(9)`), names a list (`["naive", "residual"]`). There are at
+    most 60 combinations. Raises a ValueError that names a control which does not fit, and a TypeError where `draw`
+    returns anything else.
 
     Example:
         >>> def draw(depth=2, mask=0.5):
         ...     figure, axes = plt.subplots()
         ...     axes.bar(range(depth + 1), mask ** np.arange(depth + 1))
         ...     return figure, f"After {depth} masks of {mask} there is {mask ** depth:.2g} left."
-        >>> explore.explore(draw, depth=range(4), mask=[0.5, 0.9])
+        >>> show.explore(draw, depth=range(4), mask=[0.5, 0.9])
     """
     values = {name: _values(name, given) for name, given in controls.items()}
     if len(values) not in (1, 2):
@@ -72,28 +64,19 @@ def explore(draw, **controls):
     picture = io.BytesIO()
     Image.open(io.BytesIO(shown.data)).convert("RGB").save(picture, "png", optimize=True)
     bundle |= {"image/png": _base64(picture.getvalue()), "text/plain": f"[figure: {shown.alt}]"}
-
-    from IPython.display import display
-
-    display(bundle, raw=True, metadata={"image/png": {"alt": shown.alt, "width": shown.size[0]}})
+    metadata = {"image/png": {"alt": shown.alt, "width": shown.size[0]}}
+    IPython.display.display(bundle, raw=True, metadata=metadata)
 
 
 def _someone_is_there():
     """Whether the running cell was sent by a person's front end, which shows widgets, rather than by a program.
 
-    Each request to run a cell says whether input may be asked for. JupyterLab, VS Code and Colab say yes; papermill,
-    nbconvert and MyST-NB, all of them through nbclient, say no, because nobody could answer. An environment variable
-    would have to be set by everyone who builds the book, and a widget beside the frames in every output is kept in
-    executed notebooks, where pages made from them take it first, and it does not move. Where the answer is no but
-    someone is there after all, the frames work as well.
+    Each request to run a cell says whether input may be asked for: JupyterLab, VS Code and Colab say yes; papermill,
+    nbconvert and MyST-NB say no. Widgets and frames in one output would not do: pages made from executed notebooks take
+    the widget first, and there it does not move.
     """
-    from IPython import get_ipython
-
-    request = getattr(get_ipython(), "parent_header", None) or {}
+    request = getattr(IPython.get_ipython(), "parent_header", None) or {}
     return bool(request.get("content", {}).get("allow_stdin"))
-
-
-# --- Checks ------------------------------------------------------------------------------------------------------
 
 
 def _values(name, given):
@@ -128,12 +111,11 @@ def _text(value):
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-# --- One frame ---------------------------------------------------------------------------------------------------
+def _base64(data):
+    return base64.b64encode(data).decode()
 
 
 class _Frame(NamedTuple):
-    """A drawn figure."""
-
     data: bytes  # a WebP of at most 256 colours, half as large as one of all
     alt: str
     size: tuple[int, int]  # in CSS pixels
@@ -166,23 +148,16 @@ def _frame(draw, values):
     return _Frame(data.getvalue(), alt.strip(), size)
 
 
-def _base64(data):
-    return base64.b64encode(data).decode()
-
-
-# --- A live notebook -----------------------------------------------------------------------------------------------
-
-
 def _panel(frame, values, start):
     """What a notebook displays as a panel of widgets. Only what ipywidgets 7.7, Colab's, has too."""
     import ipywidgets as widgets
 
     controls, picture, trouble = [], widgets.HTML(), widgets.Output()
+    look = {"style": {"description_width": "initial"}, "layout": {"max_width": "100%"}}
     for name, allowed in values.items():
         kind = widgets.Dropdown if isinstance(allowed[0], str) else widgets.SelectionSlider
         options = [(_text(value), value) for value in allowed]
-        look = {"style": {"description_width": "initial"}, "layout": {"max_width": "100%"}}
-        controls.append(kind(options=options, value=start[name], description=_label(name), **look))
+        controls.append(kind(options=options, value=start[name], description=name.replace("_", " "), **look))
 
     @trouble.capture(clear_output=True)  # an error in `draw` is seen below the panel
     def move(change=None):
@@ -191,16 +166,8 @@ def _panel(frame, values, start):
     for control in controls:
         control.observe(move, "value")
     move()
-    panel = widgets.VBox([*controls, picture, trouble])
-    view = {"version_major": 2, "version_minor": 0, "model_id": panel.model_id}
-    return {"application/vnd.jupyter.widget-view+json": view}
-
-
-def _label(name):
-    return name.replace("_", " ")
-
-
-# --- A page without a kernel ---------------------------------------------------------------------------------------
+    model = widgets.VBox([*controls, picture, trouble]).model_id
+    return {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": model}}
 
 
 def _page(frame, values, start):
@@ -209,24 +176,18 @@ def _page(frame, values, start):
     if len({each.size for each in frames}) > 1:
         raise TypeError(f"draw must return figures of one size; received {sorted({each.size for each in frames})}")
     texts = [list(map(_text, allowed)) for allowed in values.values()]
-    data = {"texts": texts, "frames": [[_base64(each.data), each.alt] for each in frames]}
-    data = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # or an alt text could end the script
+    held = {"texts": texts, "frames": [[_base64(each.data), each.alt] for each in frames]}
+    data = json.dumps(held, separators=(",", ":")).replace("<", "\\u003c")  # or an alt text could end the script
     controls = "".join(_control(name, allowed, allowed.index(start[name])) for name, allowed in values.items())
     # Without its script there is nothing to move, so the controls are hidden until the script has found them.
-    html = (
-        f'<div class="explore"><div style="display: none">{controls}</div>{frame(*start.values()).html()}'
-        f'<script type="application/json">{data}</script>{SCRIPT.read_text(encoding="utf-8")}</div>'
-    )
-    return {"text/html": html}
+    shown = f'<div style="display: none">{controls}</div>{frame(*start.values()).html()}'
+    script = f'<script type="application/json">{data}</script>{SCRIPT.read_text(encoding="utf-8")}'
+    return {"text/html": f'<div class="explore">{shown}{script}</div>'}
 
 
 def _control(name, values, at):
-    """The HTML of one control.
-
-    Firefox keeps its position over a reload, unless autocomplete is off. JupyterLab takes its keys for moving between
-    cells, unless it is told not to.
-    """
-    label, text = escape(_label(name)), escape(_text(values[at]))
+    label, text = escape(name.replace("_", " ")), escape(_text(values[at]))
+    # Firefox would keep its position over a reload; JupyterLab would take its keys for moving between cells.
     said = f'autocomplete="off" data-lm-suppress-shortcuts="true" aria-label="{label}"'
     if isinstance(values[0], str):
         options = (f"<option{' selected' * (i == at)}>{escape(value)}" for i, value in enumerate(values))

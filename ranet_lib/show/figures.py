@@ -6,9 +6,13 @@ background is opaque, so that it reads in the dark. End a cell's last line with 
 
 import base64
 import io
+from html import escape
 
+import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
+
+from ranet_lib.masks import resize
 
 #: The book's colours, distinguishable in grey and to colour-blind readers, with the same meaning everywhere.
 COLOURS = {"trunk": "#1b6ca8", "mask": "#c8553d", "other": "#5f7f4f", "muted": "#7a7a7a"}
@@ -22,67 +26,43 @@ STYLE = {
 }  # fmt: skip
 
 
-def show(figure, alt, width=None):
-    """Display a matplotlib figure once, with its alt text, and close it.
+def figure(drawn, alt, width=None, path=None):
+    """Display the matplotlib figure `drawn` once, with its alt text, close it, and return `alt`.
 
-    Args:
-        figure: a `matplotlib.figure.Figure`.
-        alt: what the figure shows, its finding first; not empty.
-        width: width on the page in CSS pixels; None takes the figure's own (100 per inch).
-
-    Returns:
-        `alt`.
-
-    Raises:
-        ValueError: an empty alt text.
+    `alt` says what the figure shows, its finding first; an empty one raises a ValueError. `width` is the width on the
+    page in CSS pixels; None takes the figure's own (100 per inch). With a `path` the figure is also saved there, in the
+    form of the suffix (`.png`, `.svg`, `.pdf`).
     """
     if not str(alt).strip():
         raise ValueError("alt must say what the figure shows; received an empty text")
-    from IPython.display import display
-
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=180, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    width = round(100 * figure.get_figwidth()) if width is None else width
-    display(
-        {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": f"[figure: {alt}]"},
-        raw=True,
-        metadata={"image/png": {"alt": alt, "width": width}},
-    )
+    for target, form in ((picture, "png"), (path, None)):
+        if target is not None:
+            drawn.savefig(target, format=form, dpi=180, bbox_inches="tight", facecolor="white")
+    plt.close(drawn)
+    width = round(100 * drawn.get_figwidth()) if width is None else width
+    data = {"image/png": base64.b64encode(picture.getvalue()).decode(), "text/plain": f"[figure: {alt}]"}
+    IPython.display.display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
     return alt
 
 
 def say(text):
     """Display `text`, Markdown, as a paragraph of the page: for a sentence whose numbers a cell computes."""
-    from IPython.display import display
-
-    display({"text/markdown": text, "text/plain": text}, raw=True)
-
-
-def save(figure, path):
-    """Save a `figure` at `path`, in the form of its suffix (`.png`, `.svg`, `.pdf`), on an opaque background."""
-    figure.savefig(path, dpi=180, bbox_inches="tight", facecolor="white")
+    IPython.display.display({"text/markdown": text, "text/plain": text}, raw=True)
 
 
 def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", alt=None, path=None):
-    """Curves by epoch, one panel a run or several runs in one panel.
+    """Curves by epoch of one run or several; returns the alt text.
 
-    Args:
-        histories: a history as `training.fit` returns it, or a dict from label to history.
-        keys: which columns to draw; the first solid, the second dashed.
-        ylabel: label of the vertical axis.
-        alt: alt text; None writes one from the numbers.
-        path: also save the figure there.
-
-    Returns:
-        the alt text.
+    `histories` is a history as `training.fit` returns it, or a dict from label to history. `keys` are the columns to
+    draw, the first solid, the second dashed; `ylabel` names the vertical axis. `alt` is the alt text; None writes one
+    from the numbers. With a `path` the figure is also saved there.
     """
-    runs = {"": histories} if isinstance(histories, list) else histories
+    runs, said = {"": histories} if isinstance(histories, list) else histories, []
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 3.6))
+        drawn, axes = plt.subplots(figsize=(6.4, 3.6))
         few = len(runs) <= len(COLOURS)
         palette = list(COLOURS.values()) if few else plt.cm.viridis(np.linspace(0, 0.9, len(runs)))
-        said = []
         for colour, (label, history) in zip(palette, runs.items()):
             epochs = [row["epoch"] for row in history]
             for style, key in zip(("-", "--", ":"), keys):
@@ -97,29 +77,23 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
         axes.autoscale_view()
         axes.set_ylim(bottom=0)
         axes.legend()
-        if path is not None:
-            save(figure, path)
     longest = max(len(history) for history in runs.values())
-    return show(figure, alt or f"Over {longest} epoch{'s' * (longest > 1)}, " + "; ".join(said) + ".")
+    alt = alt or f"Over {longest} epoch{'s' * (longest > 1)}, " + "; ".join(said) + "."
+    return figure(drawn, alt, path=path)
 
 
 def errors(panels, xlabel, path=None):
     """Test errors with bars, beside those printed in the paper, in panels one under the other.
 
-    Args:
-        panels: dict from title to a dict from label to a pair of lists: what was run, `(x, error, below, above)` with
-            how far the bar reaches on either side, drawn filled on a solid line; and what the paper prints,
-            `(x, error)`, drawn hollow on a dotted one. Errors in per cent. At most four labels in a panel.
-        xlabel: label of the horizontal axes.
-        path: also save the figure there.
-
-    Returns:
-        the alt text, which says where each curve starts and ends.
+    `panels` is a dict from title to a dict from label, at most four, to a pair of lists, in per cent: what was run,
+    `(x, error, below, above)` with the reach of the bar on either side, drawn filled on a solid line; and what the
+    paper prints, `(x, error)`, drawn hollow on a dotted one. `xlabel` names the horizontal axes. With a `path` the
+    figure is also saved there. Returns the alt text, which says where each curve starts and ends.
     """
     said = []
     with plt.rc_context(STYLE):
         size = (6.4, 0.4 + 2.8 * len(panels))
-        figure, places = plt.subplots(len(panels), figsize=size, squeeze=False, layout="constrained")
+        drawn, places = plt.subplots(len(panels), figsize=size, squeeze=False, layout="constrained")
         for axes, (title, curves) in zip(places.flat, panels.items()):
             for (label, (run, paper)), colour, marker in zip(curves.items(), COLOURS.values(), "os^D"):
                 if run:
@@ -134,63 +108,45 @@ def errors(panels, xlabel, path=None):
                         said.append(f"{title}: {label}{kind}, {' to '.join(dict.fromkeys((ends[0], ends[-1])))}")
             axes.set(title=title, xlabel=xlabel, ylabel="test error (%)")
             axes.legend()
-        if path is not None:
-            save(figure, path)
-    return show(figure, f"Test error by {xlabel}. " + "; ".join(said) + ".")
+    return figure(drawn, f"Test error by {xlabel}. " + "; ".join(said) + ".", path=path)
 
 
 def image_grid(images, titles=None, columns=8, alt=None):
-    """A grid of images with a title over each.
+    """A grid of `images`, `(count, height, width[, 3])`, uint8 or float in [0, 1]; returns the alt text.
 
-    Args:
-        images: uint8 or float in [0, 1], `(count, height, width[, 3])`.
-        titles: a title for each image; None writes none.
-        columns: images side by side.
-        alt: alt text; None lists the titles.
-
-    Returns:
-        the alt text.
+    `titles` has one for each image; None writes none. `columns` images stand side by side. `alt` is the alt text; None
+    lists the titles.
     """
     rows = -(-len(images) // columns)
     columns = min(columns, len(images))
     with plt.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = plt.subplots(rows, columns, figsize=(1.05 * columns, 1.25 * rows), squeeze=False)
+        drawn, axes = plt.subplots(rows, columns, figsize=(1.05 * columns, 1.25 * rows), squeeze=False)
         for place in axes.flat:
             place.axis("off")
         for index, (place, image) in enumerate(zip(axes.flat, images)):
             place.imshow(image, cmap=None if np.ndim(image) == 3 else MASK_MAP)
             if titles is not None:
-                place.set_title(titles[index], fontsize=8)
-    listed = f": {', '.join(map(str, titles))}" if titles is not None else ""
-    return show(figure, alt or f"{len(images)} images in a grid{listed}.")
+                place.set_title(titles[index], fontsize=8, parse_math=False)  # a class may be called $5 to $10
+    listed = "" if titles is None else f": {', '.join(map(str, titles))}"
+    return figure(drawn, alt or f"{len(images)} images in a grid{listed}.")
 
 
 def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=None):
     """Each image in a column, and under it the masks of each attention module over a grey copy of it.
 
     Each mask has its own scale of colours, from its lowest value to its highest: a mask that hardly varies looks as
-    lively as one that reaches from 0 to 1.
-
-    Args:
-        images: uint8 `(count, height, width, 3)`.
-        masks: list with one array `(count, h, w)` per module, as from `masks.attention_masks`.
-        titles: a title for each image.
-        scores: list with one array `(count,)` per module, written under the masks.
-        alt: alt text; None says what the rows are.
-        path: also save the figure there.
-
-    Returns:
-        the alt text.
+    lively as one that reaches from 0 to 1. `images` are uint8 `(count, height, width, 3)`, `masks` a list with an array
+    `(count, h, w)` per module, as from `masks.attention_masks`. `titles` has one for each image; `scores`, a list with
+    an array `(count,)` per module, are written under the masks. `alt` is the alt text, which is returned; None says
+    what the rows are. With a `path` the figure is also saved there.
     """
-    from ranet_lib.masks import resize
-
     count, rows = len(images), 1 + len(masks)
     with plt.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = plt.subplots(rows, count, figsize=(1.1 * count, 1.2 * rows), squeeze=False)
+        drawn, axes = plt.subplots(rows, count, figsize=(1.1 * count, 1.2 * rows), squeeze=False)
         for column in range(count):
             axes[0, column].imshow(images[column])
             if titles is not None:
-                axes[0, column].set_title(titles[column], fontsize=8)
+                axes[0, column].set_title(titles[column], fontsize=8, parse_math=False)
             grey = images[column].mean(axis=-1)
             for row, module in enumerate(masks, start=1):
                 place = axes[row, column]
@@ -202,56 +158,40 @@ def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=No
             place.set(xticks=[], yticks=[])
         for row in range(1, rows):
             axes[row, 0].set_ylabel(f"module {row}", fontsize=8)
-        if path is not None:
-            save(figure, path)
-    return show(
-        figure,
-        alt or f"{count} images, and under each the mask of its {len(masks)} attention modules laid over it: "
-        "bright where the mask is high, dark where it is low, each from its lowest value to its highest.",
+    alt = alt or (
+        f"{count} images, and under each the mask of its {len(masks)} attention modules laid over it: "
+        "bright where the mask is high, dark where it is low, each from its lowest value to its highest."
     )
+    return figure(drawn, alt, path=path)
 
 
 def table(rows, columns=None, missing="not run yet", caption=None):
     """Show rows of plain values as an HTML table that reads well on a phone.
 
-    Args:
-        rows: list of dicts.
-        columns: which keys, in which order; None takes those of the first row.
-        missing: what stands for None.
-        caption: text above the table.
-
-    Returns:
-        its text form.
+    `rows` are dicts, and `columns` their keys to show, in order; None takes those of the first row. `missing` stands
+    for None, and `caption` above the table. Returns its text form.
 
     Example:
-        >>> print(figures.table([{"network": "attention_56", "error": None}]))
+        >>> print(show.table([{"network": "attention_56", "error": None}]))
         network | error
         attention_56 | not run yet
     """
-    from html import escape
-
-    from IPython.display import display
-
-    columns = list(rows[0]) if columns is None else list(columns)
-
     def text(value):
         return missing if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
-    numeric = {c for c in columns if all(isinstance(row.get(c), (int, float, type(None))) for row in rows)}
+    def line(kind, texts):
+        cells = (f'<{kind} style="text-align:{side}">{escape(each)}</{kind}>' for side, each in zip(sides, texts))
+        return f"<tr>{''.join(cells)}</tr>"
+
+    columns = list(rows[0]) if columns is None else list(columns)
+    numeric = [all(isinstance(row.get(column), (int, float, type(None))) for row in rows) for column in columns]
+    sides = ["right" if each else "left" for each in numeric]
     cells = [[text(row.get(column)) for column in columns] for row in rows]
-    sides = ["right" if column in numeric else "left" for column in columns]
-    line = "".join
-    head = line(f'<th style="text-align:{s}">{escape(c)}</th>' for s, c in zip(sides, columns))
-    body = line(
-        "<tr>" + line(f'<td style="text-align:{s}">{escape(c)}</td>' for s, c in zip(sides, row)) + "</tr>"
-        for row in cells
-    )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    html = (
-        # Who has no mouse scrolls a wide table with the arrow keys, once it can have the focus.
-        f'<div style="overflow-x:auto" tabindex="0"><table class="table">{title}<thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+    html = (  # with the focus, a wide table is scrolled by the arrow keys
+        f'<div style="overflow-x:auto" tabindex="0"><table class="table">{title}<thead>{line("th", columns)}</thead>'
+        f"<tbody>{''.join(line('td', each) for each in cells)}</tbody></table></div>"
     )
     plain = "\n".join(" | ".join(row) for row in [columns, *cells])
-    display({"text/html": html, "text/plain": plain}, raw=True)
+    IPython.display.display({"text/html": html, "text/plain": plain}, raw=True)
     return plain

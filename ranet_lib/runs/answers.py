@@ -8,22 +8,14 @@ import numpy as np
 
 
 def pack(classes, num_classes):
-    """Classes as a short text: one byte each (two where there are more than 256 classes), zlib, base64.
+    """Whole numbers `classes` `(images,)` below `num_classes` as a short text: packed by zlib, written in base64.
 
-    Args:
-        classes: whole numbers `(images,)` from 0 to `num_classes - 1`.
-        num_classes: how many classes there are, at most 65,536.
-
-    Returns:
-        A text, as `unpack` reads it.
-
-    Raises:
-        ValueError: a class that is not among them, or too many classes to be kept.
+    Each takes a byte, or two where there are more than 256 classes. Raises a ValueError for a class that is not among
+    them, or for more than 65,536 classes.
 
     Example:
-        >>> answers.pack([3, 8, 8, 0], num_classes=10)
-        'eNpj5uBgAAAAKgAU'
-        >>> answers.unpack('eNpj5uBgAAAAKgAU', images=4, num_classes=10).tolist()
+        >>> text = runs.answers.pack([3, 8, 8, 0], num_classes=10)
+        >>> runs.answers.unpack(text, images=4, num_classes=10).tolist()
         [3, 8, 8, 0]
     """
     classes = np.asarray(classes)
@@ -34,7 +26,7 @@ def pack(classes, num_classes):
 
 
 def unpack(text, images, num_classes):
-    """The classes `(images,)` that `pack` has made a text of. Raises a ValueError where it is not such a text."""
+    """The `images` classes below `num_classes` that `pack` made `text` of; any other text raises a ValueError."""
     dtype = _dtype(num_classes)
     size = images * dtype.itemsize
     try:
@@ -57,17 +49,10 @@ def _dtype(num_classes):
 
 
 def of_record(record):
-    """Labels and answers of a finished run's test images.
+    """True classes and answers of a finished run's test images, two arrays `(images,)`; None where `record` has none.
 
-    Args:
-        record: a run record.
-
-    Returns:
-        two arrays of classes `(images,)`: the true ones, and what the weights of the last epoch answer. None for a
-        run that failed, and for a record that is older than the answers.
-
-    Raises:
-        ValueError: texts that are not such answers.
+    The answers are those of the last epoch's weights. Failed runs and the oldest records have none. Raises a ValueError
+    for texts that are not such answers.
     """
     test, images = record.get("test", {}), record["dataset"]["test"]
     if "answers" not in test:

@@ -1,0 +1,78 @@
+"""The attention module: a trunk branch and a mask branch, joined by a learning rule."""
+
+import keras
+
+from ranet_lib import checks
+from ranet_lib.blocks.chains import Block, apply_chain, register
+from ranet_lib.blocks.mask_branches import MASK_BRANCHES, LocalMaskBranch, MaskBranch, local_inner_filters
+from ranet_lib.blocks.units import ResidualUnit, TrunkBranch
+
+LEARNING_RULES = ("residual", "naive")
+
+
+@register
+class AttentionModule(Block):
+    """Residual units, then a trunk branch beside a mask branch, combined, then residual units. Keeps the shape.
+
+    With `F` the trunk and `M` the mask, both `(batch, height, width, filters)`, the output of the two branches is
+
+        learning="residual":  (1 + M) * F    attention residual learning, equation 3 of the paper
+        learning="naive":     M * F          naive attention learning, equation 1
+
+    Raises a ValueError for a wrong argument.
+
+    Args:
+        filters: channels of input and output.
+        mask_depth: how many times an encoder-decoder mask branch halves the size.
+        pre_units, trunk_units, mask_units: the paper's `p`, `t` and `r`. As many units follow as precede.
+        learning: "residual" or "naive".
+        mask_activation, pool_size, interpolation: see `MaskBranch`.
+        mask_branch: "encoder_decoder", or "local": `3 * mask_units` units at full size, thin enough to cost the same.
+        unit: further arguments of `ResidualUnit`, as a dict; `{"shortcut": False}` is "without shortcut".
+
+    Example:
+        >>> module = blocks.AttentionModule(16, pre_units=0, trunk_units=1)
+        >>> outputs, mask = module(np.zeros((1, 8, 8, 16)), return_mask=True)
+        >>> tuple(outputs.shape), tuple(mask.shape)
+        ((1, 8, 8, 16), (1, 8, 8, 16))
+    """
+
+    def __init__(self, filters, mask_depth=1, pre_units=1, trunk_units=2, mask_units=1, learning="residual",
+                 mask_activation="mixed", mask_branch="encoder_decoder", unit=None, pool_size=3,
+                 interpolation="bilinear", **kwargs):  # fmt: skip
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.mask_depth = checks.whole("mask_depth", mask_depth)
+        self.mask_units = checks.whole("mask_units", mask_units)
+        self.pre_units, self.trunk_units = checks.whole("pre_units", pre_units, least=0), trunk_units
+        self.learning = checks.choice("learning", learning, LEARNING_RULES)
+        self.mask_branch = checks.choice("mask_branch", mask_branch, MASK_BRANCHES)
+        self.mask_activation, self.unit = mask_activation, dict(unit or {})
+        self.pool_size, self.interpolation = pool_size, interpolation
+        self.pre = [ResidualUnit(filters, name=f"pre_{i + 1}", **self.unit) for i in range(pre_units)]
+        self.trunk = TrunkBranch(filters, trunk_units, unit=self.unit, name="trunk")
+        if mask_branch == "encoder_decoder":
+            self.mask = MaskBranch(
+                filters, mask_depth, mask_units, mask_activation, self.unit, pool_size, interpolation, name="mask"
+            )
+        else:
+            thin = self.unit | {"inner_filters": local_inner_filters(filters, mask_depth, mask_units, self.unit)}
+            self.mask = LocalMaskBranch(filters, 3 * mask_units, mask_activation, thin, name="mask")
+        self.post = [ResidualUnit(filters, name=f"post_{i + 1}", **self.unit) for i in range(pre_units)]
+
+    def call(self, inputs, training=None, return_mask=False):
+        """Return the features, or with `return_mask=True` the pair of features and mask."""
+        features = apply_chain(self.pre, inputs, training)
+        trunk = self.trunk(features, training=training)
+        mask = self.mask(features, training=training)
+        attended = (1.0 + mask) * trunk if self.learning == "residual" else mask * trunk
+        outputs = apply_chain(self.post, attended, training)
+        return (outputs, mask) if return_mask else outputs
+
+    def compute_output_spec(self, inputs, training=None, return_mask=False):
+        # Two, because Keras tells outputs apart by identity.
+        features, mask = (keras.KerasTensor(inputs.shape, dtype=self.compute_dtype) for _ in range(2))
+        return (features, mask) if return_mask else features
+
+    def sublayers(self):
+        return [*self.pre, self.trunk, self.mask, *self.post]

@@ -1,0 +1,105 @@
+"""Pickles read without running any of them: plain values and arrays of integers, and nothing else."""
+
+import io
+import pickle
+
+import numpy as np
+
+
+def unpickle_arrays(data: bytes) -> dict:
+    """Read a pickled dict of plain values and numpy arrays of integers, running nothing that it names.
+
+    A pickle is a program that may call any function it names. Here the few names that a pickled array needs stand for
+    small readers of this module, so that not even numpy's own code is called; any other is refused. `data` is a pickle
+    of protocol 0 to 4, by Python 2 or 3 and numpy 1 or 2. The dict's keys come out as text, Python 2's other text as
+    bytes, arrays read-only. A ValueError says that the pickle is damaged, no dict, or asks for anything else.
+    """
+    try:
+        content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}, not a dict")
+        return {_text(key): value.array if isinstance(value, _Array) else value for key, value in content.items()}
+    except _Refused:
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ValueError(f"is damaged or cut short ({type(error).__name__}: {error})") from error
+
+
+class _Refused(ValueError):
+    """A pickle asked for more than plain data."""
+
+
+def _without_tuples(load, keys: slice):
+    """An opcode's function `load`, which refuses tuples among the keys of a dict on the stack."""
+
+    def checked(unpickler: pickle._Unpickler) -> None:
+        if any(isinstance(key, tuple) for key in unpickler.stack[keys]):
+            raise _Refused("holds a tuple as a key: only plain values and arrays of integers are read")
+        load(unpickler)
+
+    return checked
+
+
+class _ArrayUnpickler(pickle._Unpickler):
+    """Python's unpickler, without sets, tuples as keys and byte arrays.
+
+    It is the one written in Python: a crafted pickle makes the one written in C end the process, by a key of tuples
+    nested too deep to be hashed, or reserve any memory by one high number. Sets would have to be hashed too.
+    """
+
+    dispatch = pickle._Unpickler.dispatch.copy()
+    for code in pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8:
+        del dispatch[code[0]]
+    dispatch[pickle.SETITEM[0]] = _without_tuples(dispatch[pickle.SETITEM[0]], slice(-2, -1))
+    for code in pickle.SETITEMS, pickle.DICT:
+        dispatch[code[0]] = _without_tuples(dispatch[code[0]], slice(None, None, 2))
+
+    def find_class(self, module: str, name: str):
+        """A fresh reader without attributes each time, so that a pickle can change nothing that stays."""
+        if f"{module}.{name}" not in _READERS:
+            raise _Refused(f"asks to run {module}.{name}: only plain values and arrays of integers are read")
+        return type("Reader", (), {"__slots__": (), "__call__": staticmethod(_READERS[f"{module}.{name}"])})()
+
+
+class _Array:
+    __slots__ = ("array",)
+
+    def __init__(self, subtype, shape, typecode):
+        """As numpy does it, the array comes with the state."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, column_major, raw = state
+        if not isinstance(kind, _Type) or not isinstance(raw, bytes):
+            raise _Refused("holds an array of other things than integers")
+        self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if column_major else "C")
+
+
+class _Type:
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: str | bytes, *flags):
+        if _text(code) not in ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"):
+            raise _Refused(f"holds an array of type {_text(code)!r}: only integers are read")
+        self.dtype = np.dtype(_text(code))
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(_text(state[1]))
+
+
+def _bytes(text: str, encoding: str | bytes) -> bytes:
+    if _text(encoding) not in ("latin1", "latin-1"):
+        raise _Refused(f"holds bytes encoded as {encoding!r}: only latin1 is read")
+    return text.encode("latin-1")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+_READERS = {
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.ndarray": _Array,  # only ever handed to _reconstruct
+    "numpy.dtype": _Type,
+    "_codecs.encode": _bytes,  # by which Python 3 writes bytes in the protocols of Python 2
+}

@@ -1,0 +1,108 @@
+"""The parameters of `book/experiments/train.ipynb`, checked before anything is loaded or written."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from pathlib import Path
+
+from ranet_lib import checks, datasets, models
+from ranet_lib.training import PRECISIONS, Recipe, recipe
+from ranet_lib.training.devices import check_share
+
+#: Every parameter of the experiment notebook, with its default. None means what the profile says.
+PARAMETERS = {
+    "model": "attention_micro", "model_options": {}, "dataset": "cluttered_digits", "data_dir": None,
+    "profile": "first", "seed": 0, "label_noise": 0.0, "epochs": None, "batch_size": None, "learning_rate": None,
+    "mixed_precision": None, "devices": 1, "output_dir": None,
+}  # fmt: skip
+_IPYTHON_NAMES = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+
+
+def check_parameters(names):
+    """Check the parameters of an experiment before anything is loaded or written.
+
+    `names` are the notebook's `globals()`, or any dict of parameters. papermill adds what it was given with `-p` as
+    plain variables and only warns about a name it does not know; here such a name is refused. When the notebook is run
+    again by hand, its own variables are among the names, the `run` returned before too; then only a name is refused
+    that is nearly a parameter's. Returns a dict with every parameter of `PARAMETERS`, `model_options` with its defaults
+    filled in, `recipe` (a `Recipe`) in place of the parameters that change one, and `output_dir` as a `Path`. Raises a
+    ValueError for an unknown name, a value that is not allowed, or an `output_dir` that holds a finished run.
+    """
+    given = {
+        name: value
+        for name, value in names.items()
+        if not name.startswith("_") and name not in _IPYTHON_NAMES and not callable(value)
+        and type(value).__name__ != "module"
+    }  # fmt: skip
+    unknown = sorted(set(given) - set(PARAMETERS))
+    before = names.get("run")
+    if isinstance(before, dict) and isinstance(before.get("recipe"), Recipe):  # the notebook's variables are there
+        unknown = [name for name in unknown if difflib.get_close_matches(name, PARAMETERS, cutoff=0.8)]
+    if unknown:
+        raise ValueError(f"unknown parameter {unknown[0]!r}; the parameters are: {', '.join(PARAMETERS)}")
+    run = {name: given.get(name, default) for name, default in PARAMETERS.items()}
+
+    options = run["model_options"]
+    if isinstance(options, str):
+        try:
+            options = json.loads(options, object_pairs_hook=checks.once)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"model_options must be a dict or its JSON, such as '{{\"learning\": \"naive\"}}'; "
+                f"received {options!r} ({error})"
+            ) from None
+    run["model_options"] = models.check_options(run["model"], {} if options is None else options)
+    datasets.check_name(run["dataset"], run["data_dir"])
+    if run["dataset"] != run["dataset"].encode(errors="replace").decode():  # a name of a folder that is no Unicode
+        raise ValueError(f"the name of a data set must be text that a record can hold; received {run['dataset']!r}")
+    run["seed"] = checks.whole("seed", run["seed"], 0, 2**32 - 1)
+    run["label_noise"] = checks.number("label_noise", run["label_noise"], least=0, most=1)
+    if run["mixed_precision"] is not None:
+        checks.choice("mixed_precision", run["mixed_precision"], PRECISIONS)
+    run["recipe"] = recipe(
+        run.pop("profile"), epochs=run.pop("epochs"), batch_size=run.pop("batch_size"),
+        learning_rate=run.pop("learning_rate"), precision=run.pop("mixed_precision"),
+    )  # fmt: skip
+    devices = 1 if run["devices"] is None else run["devices"]
+    check_share(devices, run["recipe"])
+    run["devices"] = int(devices)
+    run["output_dir"] = _output_dir(run)
+    return run
+
+
+def _output_dir(run):
+    """The folder of a run: the given one, which must not hold a finished run, or the first free one by its name."""
+    if run["output_dir"] is None:
+        number, folder = 1, Path("runs", run_name(run))
+        while (folder / "record.json").exists():
+            number += 1
+            folder = Path("runs", f"{run_name(run)}-{number}")
+        return folder
+    folder = checks.path("output_dir", run["output_dir"])
+    if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
+        raise ValueError(f"output_dir must be a folder; received {str(folder)!r}, in which there is a file")
+    if (folder / "record.json").exists():
+        raise ValueError(f"output_dir {str(folder)!r} holds a finished run (record.json); choose another folder")
+    return folder
+
+
+def run_name(run):
+    """The name of a `run`, from what `check_parameters` returns: model, data, profile and seed.
+
+    A digest follows where anything else is not what the profile says, so that other settings have another name.
+
+    Example:
+        >>> runs.run_name(runs.check_parameters({"model": "attention_56", "profile": "laptop"}))
+        'attention_56-cluttered_digits-laptop-seed0'
+    """
+    data = Path(run["dataset"].partition(":")[2] or run["dataset"]).name
+    stem = f"{run['model']}-{data}-{run['recipe'].profile}-seed{run['seed']}"
+    usual = models.check_options(run["model"], {}) | {"label_noise": 0.0}
+    usual |= dataclasses.asdict(recipe(run["recipe"].profile))
+    here = run["model_options"] | {"label_noise": run["label_noise"]} | dataclasses.asdict(run["recipe"])
+    if run["dataset"].startswith("folder:"):  # two folders may have the same name
+        here["dataset"] = str(Path(run["dataset"].removeprefix("folder:")).expanduser().resolve())
+    if changed := {name: value for name, value in here.items() if name not in usual or usual[name] != value}:
+        stem += "-" + hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
+    return stem

@@ -1,0 +1,102 @@
+"""The trained weights that ship with this package."""
+
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from ranet_lib import datasets, files, models
+
+PRETRAINED = Path(__file__).parent / "weights"
+
+
+def list_pretrained():
+    """The names that `load_pretrained` knows: `MODEL-DATASET` of each trained network in this package.
+
+    Example:
+        >>> "attention_tiny-cluttered_digits" in runs.list_pretrained()
+        True
+    """
+    return sorted(path.stem for path in PRETRAINED.glob("*.json"))
+
+
+def pretrained_record(name):
+    """The run record of the trained network `name` that ships with this package, a dict.
+
+    Example:
+        >>> runs.pretrained_record("attention_tiny-cluttered_digits")["recipe"]["profile"]
+        'laptop'
+    """
+    return _about(name)["record"]
+
+
+def _about(name):
+    """What is kept with the weights `name`: `version`, `sha256`, `record`, `logits`, and what `about` added."""
+    if name not in (names := list_pretrained()):
+        raise ValueError(f"no trained weights of the name {name!r}; there are: {', '.join(names) or 'none'}")
+    return json.loads((PRETRAINED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load_pretrained(name):
+    """A network with trained weights that ship with this package.
+
+    `name` is one of `list_pretrained()`. The `keras.Model` is as `create_model` builds it; it takes images as the
+    `prepare` of its data set gives them. Raises a ValueError for an unknown name, and for a file that is damaged or
+    belongs to another version of the network.
+
+    Example:
+        >>> model = runs.load_pretrained("attention_tiny-cluttered_digits")
+        >>> model.name
+        'attention_tiny'
+    """
+    about, path = _about(name), PRETRAINED / f"{name}.npz"
+    if files.digest(path) != about["sha256"]:
+        raise ValueError(f"the weights of {name} in {path} do not match their checksum; install the package again")
+    kind = about["record"]["model"]
+    model = models.create_model(kind["name"], kind["num_classes"], kind["input_shape"], **kind["options"])
+    with np.load(path, allow_pickle=False) as arrays:
+        if set(arrays) != {weight.path for weight in model.weights}:
+            raise ValueError(f"the weights of {name} (version {about['version']}) are not those of {model.name}")
+        for weight in model.weights:
+            weight.assign(arrays[weight.path].astype("float32"))
+    return model
+
+
+def save_pretrained(model, record, folder=PRETRAINED, about=None):
+    """Write a trained network's weights as `load_pretrained` reads them: float16, with checksum and run record.
+
+    Kept with them are its logits for a few embedded images, so that everyone can check what is loaded. `model` is the
+    network as its run left it, in float32, and `record` its run record. `folder` is the package's own by default;
+    `about` is a dict of what else to keep, such as their error in float32. Returns the name it goes by. Raises a
+    ValueError for weights that float16 cannot hold, and for a data set whose name is no name of a file (`folder:PATH`).
+    """
+    name = f"{record['model']['name']}-{record['dataset']['name']}"
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"the weights would be called {name!r}, which is no name of a file; rename the data set")
+    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+    for path, values in arrays.items():
+        largest = np.abs(values).max()
+        if not largest <= np.finfo("float16").max:  # nor does it where it is not a number
+            raise ValueError(f"{path} has values up to {largest:.3g}, which float16 cannot hold")
+    arrays = {path: values.astype("float16") for path, values in arrays.items()}
+    file = Path(folder, f"{name}.npz")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, **arrays)
+    rounded = keras.models.clone_model(model)
+    rounded.set_weights([values.astype("float32") for values in arrays.values()])
+    about = {
+        "version": 1, "sha256": files.digest(file), "record": record, **(about or {}),
+        "logits": [[round(float(value), 4) for value in row] for row in _embedded_logits(rounded)],
+    }  # fmt: skip
+    files.write_text(file.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
+    return name
+
+
+def _embedded_logits(model, count=8):
+    """A network's logits `(count, num_classes)` for cluttered digits tiled to its input size, whatever it learned."""
+    data = datasets.load_dataset("cluttered_digits")
+    height, width = model.input_shape[1:3]
+    rows, columns = np.arange(height) % data.image_shape[0], np.arange(width) % data.image_shape[1]
+    return model.predict_on_batch(data.prepare(data.validation.images[:count])[:, rows][:, :, columns])

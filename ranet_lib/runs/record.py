@@ -1,0 +1,235 @@
+"""The run record: one JSON file for each run that has ended, the only source of the numbers in the book."""
+
+import copy
+import dataclasses
+import datetime
+import functools
+import hashlib
+import importlib
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import keras
+import numpy as np
+
+import ranet_lib
+from ranet_lib import checks, counting
+from ranet_lib.runs import answers
+
+HERE = Path(__file__).parent
+_SCHEMA = jsonschema.Draft202012Validator(json.loads((HERE / "record.schema.json").read_text(encoding="utf-8")))
+
+
+def make_record(
+    model, dataset, recipe, history, test=None, *, failure=None, options=None, seed=0, label_noise=0.0,
+    localization=None, devices=1,
+):  # fmt: skip
+    """The record of a run that has ended, as a dict that satisfies the schema: with its test, or with its failure.
+
+    `model` is the trained network, `dataset` the `datasets.Dataset` and `recipe` the `training.Recipe` of its training.
+    `history` is what `training.fit` returned, or the epochs that a failed run had finished; `test` is what
+    `training.test_errors` returned, None for a failed run; `failure` says why a run stopped before its end. `options`
+    are those of `create_model`; `seed` and `label_noise` are as given to the run. `localization` is what
+    `masks.localization` returned, None where the data has no object masks. So many `devices` shared each batch. Raises
+    a ValueError for something that the schema refuses.
+    """
+    classes = int(model.output_shape[-1])
+    if test is not None:
+        test = test | {name: answers.pack(test[name], classes) for name in ("labels", "answers") if name in test}
+    given = {"test": test, "failure": failure, "localization": localization}
+    record = {
+        "schema": 1,
+        "model": {
+            "name": model.name, "options": dict(options or {}), "num_classes": classes,
+            "input_shape": list(model.input_shape[1:]), "parameters": int(model.count_params()),
+            "trainable_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+            "flops": int(counting.count_flops(model)),
+        },
+        "dataset": {
+            "name": dataset.name, "copy": dataset.copy, "fingerprint": dataset.fingerprint,
+            "train": min(len(dataset.train), recipe.train_images or len(dataset.train)),
+            "validation": len(dataset.validation), "test": len(dataset.test),
+            **{key: [round(float(value), 4) for value in getattr(dataset, key)] for key in ("mean", "std")},
+            "classes": list(dataset.class_names),
+        },
+        "recipe": dataclasses.asdict(recipe), "seed": seed, "label_noise": float(label_noise),
+        "history": copy.deepcopy(history),
+        **{key: value for key, value in given.items() if value is not None},
+        "time": {
+            "training": round(sum(row["seconds"] for row in history), 3),
+            "seconds_per_epoch": round(statistics.median(row["seconds"] for row in history), 3) if history else None,
+            "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        },
+        "environment": environment() | {"devices": devices},
+    }  # fmt: skip
+    return validate_record(record)
+
+
+def environment():
+    """Device, versions and commit of this process, as the record keeps them."""
+    backend = keras.backend.backend()
+    return {
+        "device": _device(backend),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "backend": f"{backend} {importlib.import_module(backend).__version__}",
+        "python": platform.python_version(), "keras": keras.__version__, "numpy": np.__version__,
+        "ranet_lib": ranet_lib.__version__, "commit": _commit(),
+    }  # fmt: skip
+
+
+def _device(backend):
+    """The accelerator's name, or the processor's."""
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+    elif backend == "jax":
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return jax.devices()[0].device_kind
+    elif backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return "CPU: " + next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return f"CPU: {platform.processor() or platform.machine()}"
+
+
+def _commit():
+    """The commit of the repository this library lies in, or None outside one."""
+
+    def git(*words):
+        command = ["git", "-C", str(HERE), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", str(HERE / "__init__.py"))
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def validate_record(record):
+    """Return `record`, or raise a ValueError that names the first place where it breaks the schema."""
+    if fault := _first_fault(record):
+        raise ValueError(f"not a run record: {fault}")
+    return record
+
+
+def _first_fault(record):
+    error = jsonschema.exceptions.best_match(_SCHEMA.iter_errors(record))
+    if error is not None:
+        message = "a failed run has no test and no localization" if error.schema is False else error.message
+        return f"{error.json_path}: {message}"
+    epochs = [row["epoch"] for row in record["history"]]
+    if epochs != list(range(1, len(epochs) + 1)):
+        return f"$.history: the epochs must run from 1 without a gap; found {epochs}"
+    for name in ("last_epoch", "chosen_on_validation") if "test" in record else ():
+        epoch = record["test"][name]["epoch"]
+        if epoch > len(epochs) or (name == "last_epoch" and epoch != len(epochs)):
+            return f"$.test.{name}.epoch: {epoch} after {len(epochs)} epochs"
+    try:
+        kept = answers.of_record(record)
+    except ValueError as error:
+        return f"$.test.answers or labels: {error}"
+    if kept is not None:
+        error, told = 100 * (kept[0] != kept[1]).mean(), record["test"]["last_epoch"]["error"]
+        if abs(error - told) > 1e-3:  # an error is rounded to four digits
+            return f"$.test.last_epoch.error: {told}, but the answers have {error:.4f}"
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"text that is no Unicode ({error.reason})"
+
+
+def write_record(path, record):
+    """Write a valid `record` at `path`, whole or not at all; folders on the way are made.
+
+    Raises a ValueError for a record that breaks the schema, and a FileExistsError where there is a file already.
+    """
+    path, text = Path(path), json.dumps(validate_record(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike a rename, fails when the name is taken
+        except OSError as error:
+            if isinstance(error, FileExistsError) or path.exists():
+                raise FileExistsError(f"{path} exists: a finished record is never overwritten") from None
+            os.replace(temporary, path)  # no links here: exFAT, Google Drive in Colab
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_record(path):
+    """The valid record in the file `path`. Raises a ValueError that names the file and what is wrong with it.
+
+    Example:
+        >>> record = runs.read_record("book/results/attention_tiny-cifar10-study-seed0.json")
+        >>> record["model"]["name"], record["dataset"]["train"], len(record["history"])
+        ('attention_tiny', 10000, 4)
+    """
+    try:
+        found = json.loads(
+            Path(path).read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite,
+            parse_int=functools.partial(_finite, kind=int), object_pairs_hook=checks.once,
+        )  # fmt: skip
+        validate_record(found)
+    except RecursionError:
+        raise ValueError(f"{path}: not a run record: nested without end") from None
+    except ValueError as error:  # also bytes that are no text, and text that is no JSON
+        raise ValueError(f"{path}: {error}") from None
+    found["recipe"].setdefault("label_smoothing", 0.0)  # the first records lack it
+    return found
+
+
+def _finite(text, kind=float):
+    """A number of JSON that a float can hold: no `NaN`, which Python lets through, no `1e999`, no 400 digits."""
+    if not math.isfinite(float(text)):
+        raise ValueError(f"not a run record: {text[:40]} is no finite number")
+    return kind(text)
+
+
+def read_records(folder):
+    """All records in `folder` as a dict from file name (without `.json`) to record, by name.
+
+    Raises a ValueError that names a bad record, and a FileNotFoundError where there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r} to read records from")
+    return {path.stem: read_record(path) for path in sorted(Path(folder).glob("*.json"))}
+
+
+def book_folder():
+    """The folder `book` of the working directory's repository or else of the library's; its `results` hold records.
+
+    Raises a FileNotFoundError where neither lies in a repository with records.
+    """
+    for start in (Path.cwd(), *Path.cwd().parents, HERE.parents[1]):
+        if (start / "book" / "results").is_dir():
+            return start / "book"
+    raise FileNotFoundError(f"no folder book/results in {Path.cwd()} or above it; open this notebook in its repository")
+
+
+def result_digest(record):
+    """SHA-256 of what must repeat in `record` when a run is repeated: all but times, machine and versions."""
+    kept = {key: copy.deepcopy(value) for key, value in record.items() if key not in ("time", "environment")}
+    for row in kept["history"]:
+        del row["seconds"]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

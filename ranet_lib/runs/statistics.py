@@ -1,0 +1,160 @@
+"""Differences between runs: what is chance, and what is not.
+
+Two networks tested on the same images are compared image by image: only the images count on which one is right and the
+other wrong (McNemar 1947). That says which of these two networks is better; for their kinds it takes several seeds.
+"""
+
+import dataclasses
+import math
+import statistics
+
+import numpy as np
+from scipy.stats import binomtest, norm, t
+
+from ranet_lib import training
+from ranet_lib.runs import answers
+from ranet_lib.runs.results import settings, settings_of
+
+
+def paired(records, others, confidence=0.95):
+    """The lead of some runs over others with the same seeds, image by image.
+
+    `records` and `others` are dicts from seed to run record. Records without answers, and seeds that only one of them
+    has, are left out. Returns None where nothing is left, or else a dict with `seeds`, a list; `images`, how many
+    answers were compared; `better` and `worse`, how many only the first, and only the other, gives right; `lead` in
+    points, the other's error less the first's, with the exact interval `low` to `high` of these networks (Clopper and
+    Pearson's, of the given `confidence`); `p`, the exact two-sided probability of so uneven a split among equals; and
+    `seeds_low` to `seeds_high`, the interval over seeds by Student's t, None for fewer than two. "Exact" holds for one
+    seed: the answers of several seeds to one image are taken for independent.
+
+    Raises a ValueError for two runs of one seed that were not tested on the same images.
+    """
+    leads, better, worse, images = {}, 0, 0, 0
+    for seed in sorted(set(records) & set(others)):
+        kept = [answers.of_record(each[seed]) for each in (records, others)]
+        if None in kept:
+            continue
+        (labels, first), (same, second) = kept
+        one, other = (each[seed]["dataset"]["fingerprint"] for each in (records, others))
+        if one != other or len(labels) != len(same):
+            raise ValueError(f"the runs of seed {seed} were not tested on the same images")
+        ours, theirs = first == labels, second == labels
+        gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+        leads[seed] = 100 * (gained - lost) / len(labels)
+        better, worse, images = better + gained, worse + lost, images + len(labels)
+    if not leads:
+        return None
+    found = {"seeds": list(leads), "images": images, "better": better, "worse": worse}
+    found |= {"lead": 100 * (better - worse) / images, "seeds_low": None, "seeds_high": None}
+    if differing := better + worse:
+        test = binomtest(better, differing)
+        limits = [100 * differing / images * (2 * share - 1) for share in test.proportion_ci(confidence)]
+        found |= {"low": float(limits[0]), "high": float(limits[1]), "p": float(test.pvalue)}
+    else:  # the most that they can differ on images that were not seen
+        most = 100 * (1 - ((1 - confidence) / 2) ** (1 / images))
+        found |= {"low": -most, "high": most, "p": 1.0}
+    if len(leads) > 1:
+        spread = statistics.stdev(leads.values()) / math.sqrt(len(leads))
+        half = float(t.ppf((1 + confidence) / 2, len(leads) - 1)) * spread
+        found |= {"seeds_low": found["lead"] - half, "seeds_high": found["lead"] + half}
+    return found
+
+
+def holm(p_values):
+    """The `p_values` of a family of tests, adjusted so that all of them together err as seldom as one (Holm 1979).
+
+    Example:
+        >>> runs.holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def detectable(differing, images, tests=1, power=0.8, level=0.05):
+    """The smallest lead, in points, that a paired test finds with probability `power`.
+
+    Two networks differ in being right on the share `differing` of so many `images`. The test is one of a family of so
+    many `tests`, so it must pass Holm's first and strictest level; the whole family has the `level`.
+
+    Example:
+        >>> print(f"{runs.detectable(0.06, images=10_000):.2f} points")
+        0.69 points
+    """
+    z = norm.isf(level / tests / 2) + norm.isf(1 - power)
+    return float(100 * z * math.sqrt(differing / images))
+
+
+def family(records, contrasts, profile):
+    """One row for each of the `contrasts` that were named before their runs.
+
+    `records` is a dict from name to record. A contrast has a `claim`, `where` the paper makes it, and the sides that
+    should have the `lower` and the `higher` error, as parameters of train.ipynb; every side is on CIFAR-10, by the
+    recipe `profile` with nothing changed. A row has `claim`, `where` and `found`, what `paired` returns for the two
+    sides (None where one has not run). Where both have run, it also has `holm`, the `p` adjusted over all that are
+    named, and `detectable`, the lead that would have been found with 80 % power among them.
+    """
+    recipe = dataclasses.asdict(training.recipe(profile))
+    rows = [{"claim": named["claim"], "where": named["where"]} for named in contrasts]
+    for row, named in zip(rows, contrasts):
+        row["found"] = paired(*(_runs_of(records, named[side], recipe) for side in ("lower", "higher")))
+    # What has not run counts as tested too, so that a row's correction does not change when the next run is in.
+    p_values = [row["found"]["p"] if row["found"] else 1.0 for row in rows]
+    for row, p in zip(rows, holm(p_values)):
+        if not row["found"]:
+            continue
+        found = row["found"]
+        differing = (found["better"] + found["worse"]) / found["images"]
+        row |= {"holm": p, "detectable": detectable(differing, found["images"], len(contrasts))}
+    return rows
+
+
+def _runs_of(records, side, recipe):
+    """The finished runs of one side of a contrast, a dict from seed to the record that was finished first."""
+    asked = settings(side["model"], side.get("model_options", {}), "cifar10", side.get("label_noise", 0.0), recipe)
+    latest_first = sorted(records.values(), key=lambda record: record["time"]["finished"], reverse=True)
+    return {record["seed"]: record for record in latest_first if "test" in record and settings_of(record) == asked}
+
+
+def scatter(rows):
+    """How far a run scatters about what its row and its seed let expect, from all `rows` with two seeds or more.
+
+    Runs with one seed share the order and choice of the images and the validation split, so they have good or bad luck
+    together. So each row's mean and each seed's common effect are taken off (by least squares). What is left is the
+    chance of a run. Returns its standard deviation in points and its degrees of freedom, or None for too few runs.
+    """
+    places, errors = [], []
+    for number, row in enumerate(rows):
+        data = row["dataset"], row["copy"], row["train_images"]
+        for seed, error in row["by_seed"].items() if row["n"] > 1 else ():
+            places.append((("row", number), (data, seed)))
+            errors.append(error)
+    if not errors:
+        return None
+    causes = dict.fromkeys(cause for pair in places for cause in pair)
+    design = np.array([[float(cause in pair) for cause in causes] for pair in places])
+    effects, _, rank, _ = np.linalg.lstsq(design, np.array(errors), rcond=None)
+    if (freedom := len(errors) - int(rank)) < 1:
+        return None
+    return float(np.sqrt(((errors - design @ effects) ** 2).sum() / freedom)), freedom
+
+
+def contrast(signs, scattered, confidence=0.95):
+    """A signed sum of rows, formed within each seed that all of them have, and what chance could make of it.
+
+    `signs` are pairs of a row of `summary` and its sign, `[(one, 1), (other, -1)]` for one less the other; `scattered`
+    is what `scatter` returns. Returns the mean over the shared seeds in points, None where there is none, and half the
+    width of its interval (Student's t, of the given `confidence`), None where that is not known.
+    """
+    seeds = set.intersection(*(set(row["by_seed"]) for row, _ in signs))
+    if not seeds:
+        return None, None
+    value = statistics.mean(sum(sign * row["by_seed"][seed] for row, sign in signs) for seed in sorted(seeds))
+    if scattered is None:
+        return value, None
+    deviation, freedom = scattered
+    error = deviation * math.sqrt(sum(sign**2 for _, sign in signs) / len(seeds))
+    return value, float(t.ppf((1 + confidence) / 2, freedom)) * error

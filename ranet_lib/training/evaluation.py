@@ -1,0 +1,60 @@
+"""How good a network is: loss and error on a split."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ranet_lib.training.checkpoint import best_epoch
+
+
+def evaluate(model, dataset, split, batch_size=250):
+    """Loss and error of `model`, which returns logits, on one `split`, without augmentation.
+
+    Returns a dict with `loss` (mean cross-entropy) and `error` (per cent of wrong answers). `dataset` prepares the
+    images. Memory grows with `batch_size`; the result does not depend on it.
+
+    Example:
+        >>> data = datasets.load_dataset("cluttered_digits")
+        >>> flat = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(),
+        ...                          keras.layers.Dense(10, kernel_initializer="zeros")])
+        >>> round(training.evaluate(flat, data, data.validation)["loss"], 3)  # of guessing: log 10
+        2.303
+    """
+    return _judge(_logits(model, dataset, split, batch_size), split.labels)
+
+
+def _logits(model, dataset, split, batch_size=250):
+    return np.concatenate([
+        model.predict_on_batch(dataset.prepare(split.images[start : start + batch_size]))
+        for start in range(0, len(split), batch_size)
+    ]).astype("float64")  # fmt: skip
+
+
+def _judge(logits, labels):
+    logits = logits - logits.max(axis=1, keepdims=True)
+    loss = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    return {"loss": float(loss.mean()), "error": per_cent(np.mean(logits.argmax(axis=1) == labels))}
+
+
+def per_cent(accuracy):
+    """The error in per cent, rounded to what float32 holds."""
+    return round(100.0 * (1.0 - float(accuracy)), 4)
+
+
+def test_errors(model, dataset, history, output_dir):
+    """Loss and error of `model`, as `fit` left it, on the test split of `dataset`, measured once training is over.
+
+    `history` is what `fit` returned, `output_dir` the folder it was given. Returns a dict with `last_epoch` and
+    `chosen_on_validation` (by the weights of the lowest validation error), each a dict with `epoch`, `loss` and `error`
+    (per cent), and with `labels` and `answers`: the true classes of the test images and those of the last epoch.
+    """
+    last, chosen, labels = len(history), best_epoch(history), dataset.test.labels
+    logits = _logits(model, dataset, dataset.test)
+    found = {"last_epoch": {"epoch": last, **_judge(logits, labels)}}
+    found["chosen_on_validation"] = dict(found["last_epoch"])
+    if chosen != last:
+        keep = model.get_weights()
+        model.load_weights(Path(output_dir) / "checkpoint" / f"epoch-{chosen:04d}.weights.h5")
+        found["chosen_on_validation"] = {"epoch": chosen, **evaluate(model, dataset, dataset.test)}
+        model.set_weights(keep)
+    return found | {"labels": labels, "answers": logits.argmax(axis=1)}

@@ -1,0 +1,159 @@
+"""`fit`, from top to bottom as training goes, and what it does after each epoch."""
+
+import dataclasses
+import math
+import shutil
+import time
+from pathlib import Path
+
+import keras
+
+from ranet_lib import files
+from ranet_lib.training import devices as placing
+from ranet_lib.training.batches import Batches
+from ranet_lib.training.checkpoint import Checkpoint, best_epoch
+from ranet_lib.training.evaluation import evaluate, per_cent
+from ranet_lib.training.optimizer import compile_model
+from ranet_lib.training.progress import Progress
+
+
+def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress=True, callbacks=(), devices=1):
+    """Train `model` on `dataset` by `recipe`; go on where a killed run in `output_dir` stopped.
+
+    A killed run that is started again repeats the epoch it was in, and ends with the history it would have had
+    undisturbed. The test set is never touched.
+
+    Several devices each take an equal part of every batch. The result is that of one device but for the order of
+    float32 sums and the draws of dropout. A copy of `model` is trained; `model` gets its weights after each epoch and
+    is evaluated on one device. TensorFlow cannot go from several devices to another number of several in one process.
+
+    Args:
+        model, dataset, recipe: a network from `models.create_model`, a `datasets.Dataset`, a `Recipe`.
+        output_dir: folder for `checkpoint/` and `history.csv`; None keeps nothing on disk.
+        seed: whole number for order and augmentation. (Initial weights follow `keras.utils.set_random_seed`.)
+        settings: dict that tells one run from another; a checkpoint with other settings is refused.
+        progress: False trains silently.
+        callbacks: more Keras callbacks, called after our own.
+        devices: how many accelerators to use, or CPUs where there is none; see `check_devices`.
+
+    Returns:
+        The history, a list with a dict for each epoch: `epoch` (from 1), `loss` and `error` (per cent) on the augmented
+        training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate` at the epoch's
+        end, and `seconds` of training.
+
+    Raises:
+        ValueError: a checkpoint of other settings (a damaged one is put aside), or a wrong number of devices.
+        Diverged: the loss became infinite or not a number.
+    """
+    to_make, to_fit = placing.scopes(placing.check_devices(devices, recipe))
+    batches, history = Batches(dataset, recipe, seed), []
+    own = [_Bookkeeping(history, batches, model)]
+    if recipe.schedule == "plateau":
+        own.append(_Plateau(history, recipe))
+    with to_make:
+        trained = model if devices == 1 else keras.models.clone_model(model)
+        _copy_weights(model, trained)
+        compile_model(trained, recipe, recipe.epochs * len(batches))
+        if devices == 1:
+            placing.build_ahead(trained, batches)
+        if output_dir is not None:
+            told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed, **dataclasses.asdict(recipe)}
+            checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told | (settings or {}), history)
+            table = Path(output_dir) / "history.csv"
+            own += [checkpoint, keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(table, history))]
+            checkpoint.restore(trained)
+            _copy_weights(trained, model)
+    if progress:
+        own.append(Progress(recipe.epochs, len(batches)))
+    if len(history) < recipe.epochs and not _stalled(recipe, history):
+        with to_fit, placing.remapper_alone():
+            trained.fit(
+                placing.feed(batches), epochs=recipe.epochs, initial_epoch=len(history), callbacks=[*own, *callbacks],
+                verbose=0, shuffle=False,
+            )  # fmt: skip
+    return history
+
+
+def _copy_weights(source, target):
+    if source is not target:
+        target.set_weights(source.get_weights())
+
+
+class _Bookkeeping(keras.callbacks.Callback):
+    """Shuffles before each epoch, adds a row to the history after it, and stops a run that has diverged."""
+
+    def __init__(self, history, batches, network):
+        super().__init__()
+        self.history, self.batches, self.network = history, batches, network
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.start_epoch(epoch)
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._stop_unless_finite(epoch, "loss", logs["loss"])
+        seconds = time.perf_counter() - self.started
+        _copy_weights(self.model, self.network)
+        checked = evaluate(self.network, self.batches.dataset, self.batches.dataset.validation)
+        self._stop_unless_finite(epoch, "validation loss", checked["loss"])
+        self.history.append({
+            "epoch": epoch + 1, "loss": float(logs["loss"]), "error": per_cent(logs["accuracy"]),
+            "validation_loss": checked["loss"], "validation_error": checked["error"],
+            "learning_rate": float(self.model.optimizer.learning_rate), "seconds": round(seconds, 3),
+        })  # fmt: skip
+
+    def _stop_unless_finite(self, epoch, name, loss):
+        if not math.isfinite(loss):
+            advice = f"try a learning_rate below {self.batches.recipe.learning_rate}"
+            raise Diverged(f"training diverged in epoch {epoch + 1}: the {name} is {loss}; {advice}", self.history)
+
+
+class Diverged(FloatingPointError):
+    """The loss of a run became infinite or not a number: `message` says which, `history` what was finished before."""
+
+    def __init__(self, message, history):
+        super().__init__(message)
+        self.history = list(history)
+
+
+class _Plateau(keras.callbacks.Callback):
+    """The student project's schedule, worked out from the history each time: nothing to save or restore."""
+
+    def __init__(self, history, recipe):
+        super().__init__()
+        self.history, self.recipe = history, recipe
+
+    def on_epoch_begin(self, epoch, logs=None):
+        rate, best, waited = self.recipe.learning_rate, math.inf, 0
+        for row in self.history:
+            waited = 0 if row["validation_error"] < best else waited + 1
+            best = min(best, row["validation_error"])
+            if waited and waited % 10 == 0:
+                rate *= 0.75
+        self.model.optimizer.learning_rate = rate
+
+    def on_epoch_end(self, epoch, logs=None):
+        if _stalled(self.recipe, self.history):
+            self.model.stop_training = True
+
+
+def _stalled(recipe, history):
+    return recipe.schedule == "plateau" and history and len(history) - best_epoch(history) >= 20
+
+
+def write_history(path, history):
+    """Write a `history` to `path` as CSV: a header with the names of `fit`'s dict, a line for each epoch."""
+    rows = [history[0], *(row.values() for row in history)]
+    files.write_text(path, "".join(",".join(map(str, row)) + "\n" for row in rows))
+
+
+def finish(model, history, output_dir):
+    """Keep in `output_dir` the weights of `model`, without the optimiser's, and `history`, as `history.csv`."""
+    model.compile()  # lets go of the optimiser, which would double the file
+    files.save_weights(model, Path(output_dir) / "model.weights.h5")
+    write_history(Path(output_dir) / "history.csv", history)
+
+
+def drop_checkpoint(output_dir):
+    """Delete the checkpoint in `output_dir` of a run whose record is written."""
+    shutil.rmtree(Path(output_dir) / "checkpoint", ignore_errors=True)

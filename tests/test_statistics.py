@@ -1,0 +1,122 @@
+"""Differences between runs: that chance is taken for chance, and nothing else for it."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import yaml
+from runs import ROOT
+from scipy.stats import binom
+
+from ranet_lib import models, runs, training
+
+IMAGES = 2_000
+
+
+@pytest.fixture
+def record():
+    """A record with `error` wrong answers for the test images, drawn by `seed` from images that are hard or easy."""
+    template = runs.read_record(runs.book_folder() / "results" / "attention_tiny-cifar10-study-seed0.json")
+
+    def make(error, seed=0, luck=0, model="attention_tiny", options=None, **fields):
+        labels = np.random.default_rng(9).integers(0, 10, IMAGES)
+        hard, own = np.random.default_rng(5).random(IMAGES), np.random.default_rng((seed, luck)).random(IMAGES)
+        wrong = 0.8 * hard + 0.2 * own < np.quantile(0.8 * hard + 0.2 * own, error)
+        found = copy.deepcopy(template) | {"seed": seed} | fields
+        found["model"] |= {"name": model, "options": models.check_options(model, options or {})}
+        found["dataset"]["test"] = IMAGES
+        pack = runs.answers.pack
+        found["test"] |= {"labels": pack(labels, 10), "answers": pack((labels + wrong) % 10, 10)}
+        found["test"]["last_epoch"]["error"] = 100 * float(wrong.mean())
+        return found
+
+    return make
+
+
+def test_the_lead_is_the_difference_of_the_errors_with_its_exact_interval(record):
+    one, other = record(0.10), record(0.14, luck=1)
+    found = runs.paired({0: one}, {0: other})
+    errors = [each["test"]["last_epoch"]["error"] for each in (one, other)]
+    assert found["lead"] == pytest.approx(errors[1] - errors[0]) == pytest.approx(4.0)
+    assert found["low"] < found["lead"] < found["high"] and found["low"] > 0
+    assert found["lead"] == pytest.approx(100 * (found["better"] - found["worse"]) / IMAGES)
+    differing = found["better"] + found["worse"]
+    assert found["p"] == pytest.approx(2 * binom.cdf(found["worse"], differing, 0.5), rel=1e-6)
+    assert found["seeds_low"] is None
+    turned = runs.paired({0: other}, {0: one})
+    assert turned["lead"] == -found["lead"] and turned["p"] == pytest.approx(found["p"])
+    assert (turned["low"], turned["high"]) == pytest.approx((-found["high"], -found["low"]))
+
+
+def test_equal_answers_leave_an_interval_that_is_not_empty(record):
+    found = runs.paired({0: record(0.1)}, {0: record(0.1)})
+    assert found["lead"] == 0 and found["p"] == 1 and 0 < found["high"] == -found["low"] < 0.5
+
+
+def test_between_equals_a_difference_is_found_as_seldom_as_promised(record):
+    p_values = [
+        runs.paired({0: record(0.1, luck=2 * trial)}, {0: record(0.1, luck=2 * trial + 1)})["p"] for trial in range(40)
+    ]
+    assert sum(p < 0.05 for p in p_values) <= 6  # of 40; more than six would be chance once in 300
+
+
+def test_several_seeds_are_paired_within_each_and_have_an_interval_of_their_own(record):
+    ours = {seed: record(0.10, seed) for seed in (0, 1, 2)}
+    theirs = {seed: record(0.12, seed, luck=1) for seed in (1, 2, 3)}
+    found = runs.paired(ours, theirs)
+    assert found["seeds"] == [1, 2] and found["images"] == 2 * IMAGES
+    assert found["lead"] == pytest.approx(2.0)
+    assert found["seeds_low"] == found["lead"] == found["seeds_high"]  # both seeds lead by as much
+    theirs[2] = record(0.13, 2, luck=1)
+    found = runs.paired(ours, theirs)
+    assert found["lead"] == pytest.approx(2.5) and found["seeds_low"] < found["lead"] < found["seeds_high"]
+
+
+def test_what_cannot_be_compared_is_not(record):
+    other = record(0.1)
+    del other["test"]["answers"], other["test"]["labels"]
+    assert runs.paired({0: record(0.1)}, {0: other}) is None and runs.paired({0: record(0.1)}, {}) is None
+    foreign = record(0.1)
+    foreign["dataset"]["fingerprint"] = "sha256:" + "0" * 64
+    with pytest.raises(ValueError, match="seed 0 were not tested on the same images"):
+        runs.paired({0: record(0.1)}, {0: foreign})
+
+
+def test_holm_is_never_stricter_than_bonferroni_nor_laxer_than_one_test():
+    p_values = [0.004, 0.03, 0.02, 0.5]
+    adjusted = runs.holm(p_values)
+    assert adjusted == pytest.approx([0.016, 0.06, 0.06, 0.5])
+    assert all(p <= new <= min(1, 4 * p) for p, new in zip(p_values, adjusted))
+    assert runs.holm([]) == []
+
+
+def test_a_detectable_lead_is_found_as_often_as_promised():
+    images, differing = 10_000, 0.06
+    lead = runs.detectable(differing, images, tests=12) / 100
+    generator, found = np.random.default_rng(0), 0
+    for _ in range(400):
+        differ = generator.binomial(images, differing)
+        better = generator.binomial(differ, 0.5 + lead / differing / 2)
+        found += 2 * binom.cdf(min(better, differ - better), differ, 0.5) < 0.05 / 12
+    assert found / 400 == pytest.approx(0.8, abs=0.06)
+
+
+def test_the_family_has_one_row_a_contrast_and_corrects_over_those_that_ran(record):
+    contrasts = yaml.safe_load((ROOT / "book" / "experiments" / "contrasts.yaml").read_text(encoding="utf-8"))
+    recipe = dataclasses.asdict(training.recipe("evidence"))
+    again = record(0.3, luck=5, model="attention_56", recipe=recipe)
+    found = {
+        "good": record(0.10, model="attention_56", recipe=recipe),
+        "naive": record(0.14, luck=1, model="attention_56", options={"learning": "naive"}, recipe=recipe),
+        "channel": record(0.101, luck=2, model="attention_56", options={"mask_activation": "channel"}, recipe=recipe),
+        "other recipe": record(0.3, luck=3, model="attention_92"),
+        "changed": record(0.3, luck=4, model="attention_92", recipe=recipe | {"epochs": 3}),
+        "again": again | {"time": again["time"] | {"finished": "2999-01-01T00:00:00Z"}},
+    }
+    rows = runs.family(found, contrasts, "evidence")
+    assert [row["claim"] for row in rows] == [contrast["claim"] for contrast in contrasts]
+    known = [row for row in rows if row["found"]]
+    assert [(row["where"], row["found"]["lead"] > 3) for row in known] == [("table 3", True), ("table 1", False)]
+    assert known[0]["holm"] == pytest.approx(12 * known[0]["found"]["p"]) and known[1]["holm"] > 0.05
+    assert all(0 < row["detectable"] < 3 for row in known)
