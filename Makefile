@@ -34,7 +34,7 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book pdf epub lab test test-slow test-colab test-repeat benchmark experiments results lint dist colab address install lock clean
+.PHONY: help book pdf epub lab test test-slow test-colab test-repeat benchmark experiments results lint dist colab install lock clean
 
 help:
 	@echo "make book      run every chapter and build the site in _build/html"
@@ -49,7 +49,6 @@ help:
 	@echo "make lint      check the style of the code and of the notebooks"
 	@echo "make dist      build the wheel and the source distribution in dist"
 	@echo "make colab     make what Google Colab opens in _build/colab: notebooks without the book's markup, and the wheel"
-	@echo "make address   write repository.url of _config.yml, and the set-up cell, wherever else they stand"
 	@echo "make test-colab   run chapters and library with Colab's versions (needs Python 3.13, and COLAB_PINS, its pip freeze)"
 	@echo "make test-repeat  run each notebook twice, and as other processors would: the same has to come out (an hour)"
 	@echo "make install   make the environment in .venv, and nothing else"
@@ -106,9 +105,6 @@ dist: $(OWN_UV)
 colab: install dist
 	rm -rf _build/colab
 	.venv/bin/python book/colab.py _build/colab --wheel dist/*.whl
-
-address: install
-	.venv/bin/python book/address.py
 
 install: .venv/$(BACKEND).stamp
 

@@ -30,8 +30,13 @@ class UnknownMarkup(Exception):
 class Book:
     """What a page may refer to: titles, numbered figures, exercises, publications."""
 
-    def __init__(self, root=ROOT):
-        self.root, self.url = root, repository(root)
+    def __init__(self, root=ROOT, url=None):
+        self.root, self.url = root, url or repository(root)
+        if self.url is None:
+            raise ValueError(
+                "Colab opens notebooks from GitHub, and this repository has no address there: push it, so that its "
+                "remote `origin` says where it is, or set repository.url in _config.yml"
+            )
         contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
         parts = contents["parts"]
         self.pages = [contents["root"], *(page["file"] for part in parts for page in part["chapters"])]
@@ -228,12 +233,15 @@ def main(arguments=None):
     asked = parser.parse_args(arguments)
     if asked.folder.exists() and any(asked.folder.iterdir()):
         parser.error(f"{asked.folder} is not empty")
-    write(asked.folder, asked.wheel)
+    try:
+        write(asked.folder, asked.wheel)
+    except ValueError as error:
+        parser.error(str(error))
 
 
-def write(folder, wheel, root=ROOT):
-    """Write what the branch holds."""
-    book = Book(root)
+def write(folder, wheel, root=ROOT, url=None):
+    """Write what the branch holds, for the repository at `url`; its own address by default."""
+    book = Book(root, url)
     for page in book.notebooks:
         path = folder / f"{page}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,49 +1,108 @@
-"""Where the repository lives is one setting: everything that names it follows."""
+"""Where the repository lives: what names it follows its own address, and names nobody's while it has none."""
 
-import shutil
+import os
+import re
 import subprocess
 import sys
 
+import nbformat
 import pytest
-import yaml
 from runs import ROOT
 
 sys.path.insert(0, str(ROOT / "book"))
 import address  # noqa: E402
+import colab  # noqa: E402
 
-OLD = address.repository()
-NEW = "https://github.com/someone-else/their-fork"
-
-
-def test_every_place_has_the_address_of_the_setting_and_every_notebook_the_same_set_up_cell():
-    stale = [path for path, text in address.expected().items() if path.read_text(encoding="utf-8") != text]
-    assert not stale, "run `make address`"
+OWN = "https://github.com/someone/their-fork"
 
 
-@pytest.fixture(scope="module")
-def moved(tmp_path_factory):
-    """A copy of the project after its address has been changed in `_config.yml`."""
-    root = tmp_path_factory.mktemp("moved") / "project"
-    left_out = shutil.ignore_patterns(".*", "_build", "dist", "runs", "results", "weights", "__pycache__", "*.egg-info")
-    shutil.copytree(ROOT, root, ignore=left_out)
-    config = root / "_config.yml"
-    config.write_text(config.read_text(encoding="utf-8").replace(OLD, NEW), encoding="utf-8")
-    subprocess.run([sys.executable, root / "book" / "address.py"], check=True)
-    return root
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty repository with the book's settings; its remotes are set by `git`."""
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    (tmp_path / "_config.yml").write_text((ROOT / "_config.yml").read_text(encoding="utf-8"), encoding="utf-8")
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    return tmp_path
 
 
-def test_after_a_move_nothing_names_the_old_address(moved):
-    files = [path for path in moved.rglob("*") if path.suffix in {".md", ".cff", ".toml", ".ipynb", ".yml", ".py"}]
-    owner = OLD.split("/")[-2]
-    found = [path.relative_to(moved).as_posix() for path in files if owner in path.read_text(encoding="utf-8")]
-    assert found == []
+def git(folder, *words):
+    subprocess.run(["git", "-C", folder, *words], check=True)
 
 
-def test_after_a_move_the_new_address_stands_where_the_old_one_stood(moved):
-    def named_in(root, url):
-        everywhere = sorted([*root.glob("*.*"), *(root / "book").rglob("*.ipynb")])
-        return [path.relative_to(root) for path in everywhere if path.is_file() and url in path.read_text("utf-8")]
+def test_a_repository_that_nobody_has_pushed_has_no_address(project):
+    assert address.repository(project) is None
+    git(project, "remote", "add", "origin", "/srv/copies/project.git")
+    assert address.repository(project) is None
+    git(project, "remote", "set-url", "origin", "https://example.org/someone/their-fork")
+    assert address.repository(project) is None
 
-    assert named_in(moved, NEW) == [path for path in named_in(ROOT, OLD) if "_build" not in path.parts]
-    assert yaml.safe_load((moved / "CITATION.cff").read_text())["repository-code"] == NEW
-    assert "https://someone-else.github.io/their-fork" in (moved / "pyproject.toml").read_text()
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        OWN, OWN + ".git", OWN + "/", "git@github.com:someone/their-fork.git",
+        "ssh://git@github.com/someone/their-fork",
+    ],  # fmt: skip
+)
+def test_the_address_is_that_of_the_remote(project, remote):
+    git(project, "remote", "add", "origin", remote)
+    assert address.repository(project) == OWN
+
+
+def test_a_workflow_and_then_the_setting_go_before_the_remote(project, monkeypatch):
+    git(project, "remote", "add", "origin", "https://github.com/first/one")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/their-fork")
+    assert address.repository(project) == OWN
+    with open(project / "_config.yml", "a", encoding="utf-8") as config:
+        config.write("\nrepository: {url: https://github.com/chosen/name/}\n")
+    assert address.repository(project) == "https://github.com/chosen/name"
+
+
+def test_a_setting_that_is_no_address_is_named(project):
+    with open(project / "_config.yml", "a", encoding="utf-8") as config:
+        config.write("\nrepository: {url: https://example.org/name}\n")
+    with pytest.raises(ValueError, match="must be https://github.com/OWNER/NAME; received 'https://example.org/name'"):
+        address.repository(project)
+
+
+def test_nothing_in_the_project_names_an_address_of_its_own():
+    """Whoever held it would own what a reader runs."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("needs the repository")
+    owners = set()
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in (".md", ".ipynb", ".cff", ".toml", ".yml") and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            owners |= {(name, found) for found in re.findall(r"git clone.*|%pip install.*|blob/colab|\.github\.io", text)}
+            assert "google.colab" not in text, name
+    assert owners == set()
+
+
+def test_colab_notebooks_fetch_from_the_address_and_from_nowhere_without_one(project, monkeypatch):
+    monkeypatch.setattr(colab, "repository", lambda root: None)
+    with pytest.raises(ValueError, match="push it, .* or set repository.url in _config.yml"):
+        colab.Book()
+    made = address.with_setup_cell(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")]), OWN)
+    assert f"{OWN} book" in made.cells[1].source
+
+
+@pytest.mark.slow
+def test_once_it_is_pushed_the_pages_have_buttons(project):
+    """A small book by the project's own settings and extensions, in a repository with a remote."""
+    for name in ("book", "ranet_lib"):
+        os.symlink(ROOT / name, project / name)
+    config = (project / "_config.yml").read_text(encoding="utf-8")
+    config = config.replace("execute_notebooks: cache", "execute_notebooks: off")
+    (project / "_config.yml").write_text(config, encoding="utf-8")
+    (project / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n  - file: book/04_soft_masks\n")
+    build = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(project)]
+    for remote, expected in ((None, 0), (OWN, 1)):
+        if remote:
+            git(project, "remote", "add", "origin", remote)
+        subprocess.run([*build, "--all"], check=True, capture_output=True)
+        page = (project / "_build" / "html" / "book" / "04_soft_masks.html").read_text(encoding="utf-8")
+        button = "https://colab.research.google.com/github/someone/their-fork/blob/colab/book/04_soft_masks.ipynb"
+        assert page.count(f'href="{button}"') == expected
+        assert expected or "colab.research" not in page

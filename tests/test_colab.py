@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT / "book"))
 import address  # noqa: E402
 import colab  # noqa: E402
 
-BOOK = colab.Book()
+URL = "https://github.com/someone/residual-attention"
+BOOK = colab.Book(url=URL)
 PAGES = sorted(BOOK.notebooks)
 PINS = Path(os.environ.get("COLAB_PINS") or ROOT.parent / "shared" / "colab" / "pip-freeze.gpu.txt")
 CODE = re.compile(r"^(`{3,})\w*\n.*?^\1$|`[^`]*`", re.S | re.M)
@@ -35,8 +36,7 @@ def test_no_markup_of_the_book_is_left(page):
 
 
 def test_every_link_leads_to_a_page_of_the_book():
-    url, found = address.repository(), set()
-    folder = url.removeprefix("https://github.com")
+    found, folder = set(), URL.removeprefix("https://github.com")
     for page in PAGES:
         cells = colab.plain_notebook(BOOK, page).cells
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
@@ -48,14 +48,15 @@ def test_every_link_leads_to_a_page_of_the_book():
                 assert (ROOT / f"{name}.ipynb").exists()
                 found.add(name)
             elif ".github.io" in target:
-                assert re.fullmatch(rf"{address.site(url)}/(.*)\.html", target)[1] in BOOK.pages
+                assert re.fullmatch(rf"{address.site(URL)}/(.*)\.html", target)[1] in BOOK.pages
     assert len(found) > 10
 
 
 def test_code_is_what_the_book_has():
     for page, notebook in BOOK.notebooks.items():
         ours = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-        assert [cell.source for cell in colab.plain_notebook(BOOK, page).cells if cell.cell_type == "code"] == ours
+        setup, *theirs = (cell.source for cell in colab.plain_notebook(BOOK, page).cells if cell.cell_type == "code")
+        assert theirs == ours and URL in setup and "ranet_lib-*.whl" in setup
 
 
 def test_solutions_are_folded_and_figures_have_their_captions():
@@ -156,7 +157,7 @@ def like_colab(tmp_path_factory):
 
     # The branch that the first cell clones, at its address.
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist", ROOT)
-    colab.write(folder / "branch", next((folder / "dist").glob("*.whl")))
+    colab.write(folder / "branch", next((folder / "dist").glob("*.whl")), url=URL)
     git = ("git", "-C", folder / "branch", "-c", "user.name=test", "-c", "user.email=test@example.org")
     run("git", "init", "--quiet", "--initial-branch", address.BRANCH, folder / "branch")
     run(*git, "add", "--all")
@@ -183,7 +184,7 @@ def open_in_colab(like_colab, page):
         "PATH": f"{like_colab / 'env' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.file://{like_colab / 'branch'}.insteadOf",
-        "GIT_CONFIG_VALUE_0": address.repository(),
+        "GIT_CONFIG_VALUE_0": URL,
     }
     # On a busy machine a kernel takes longer than the minute that papermill waits for one.
     words = ["--kernel", "colab", "--no-progress-bar", "--start-timeout", "600"]
@@ -211,6 +212,7 @@ EXPLORE = """
 import IPython.display, ipywidgets
 from matplotlib.figure import Figure
 from ranet_lib import show
+from ranet_lib.show import explorers
 
 def draw(number=1, kind="a"):
     figure = Figure((2, 1))
@@ -219,7 +221,7 @@ def draw(number=1, kind="a"):
 
 shown = []
 IPython.display.display = lambda bundle, **about: shown.append(bundle)
-explore._someone_is_there = lambda: True
+explorers._someone_is_there = lambda: True
 show.explore(draw, number=range(3), kind=["a", "b"])
 panel = ipywidgets.Widget.widgets[shown[0]["application/vnd.jupyter.widget-view+json"]["model_id"]]
 slider, choice, picture, trouble = panel.children
