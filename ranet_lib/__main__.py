@@ -53,7 +53,9 @@ def main(arguments=None):
     test = [["-m", "pytest", *more]]
     commands = test if asked.command == "test" else {"book": book, "train": train_in}[asked.command](asked, more)
     for words in commands:
-        done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment)
+        # Paths among the parameters of a run are the user's, seen from where the command was given.
+        here = None if asked.command == "train" else ROOT
+        done = subprocess.run([sys.executable, *words], cwd=here, env=environment)
         if done.returncode:
             break
     if asked.command == "book" and done.returncode == 0:

@@ -43,7 +43,7 @@ def up_sample(features, size, interpolation="bilinear"):
     bits quicker than TensorFlow's own, which computes in float32, and whose result Keras clamps and casts.
     """
     if interpolation != "bilinear" or not _on_processor_in_16_bits(features):
-        return ops.image.resize(features, size, interpolation=interpolation)
+        return ops.image.resize(features, size, interpolation=interpolation, data_format="channels_last")
     import tensorflow as tf
 
     _, height, width, channels = features.shape
@@ -96,7 +96,8 @@ def _convolve_and_normalize(convolution, normalization, inputs):
     bias = beta - mean * scale
     if convolution.use_bias:
         bias = bias + ops.cast(convolution.bias, dtype) * scale
-    outputs = ops.conv(inputs, ops.cast(kernel * scale, inputs.dtype), convolution.strides, convolution.padding)
+    outputs = ops.conv(inputs, ops.cast(kernel * scale, inputs.dtype), convolution.strides, convolution.padding,
+                       "channels_last")  # fmt: skip
     return tf.nn.bias_add(outputs, ops.cast(bias, inputs.dtype))
 
 

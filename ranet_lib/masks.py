@@ -74,7 +74,7 @@ def mean_response(model, images, batch_size=None):
         >>> print(masks.mean_response(model, np.zeros((2, 32, 32, 3))))  # nothing in, no biases: nothing out
         [0. 0. 0.]
     """
-    if not any(isinstance(layer, keras.Sequential) for layer in model.layers):
+    if not any(isinstance(layer, keras.Sequential) for layer in list(blocks.walk(model))[1:]):
         raise ValueError(f"{model.name} has no stages (keras.Sequential layers)")
 
     def look(stage, features):
@@ -101,7 +101,7 @@ class _Viewer(keras.Model):
             if isinstance(layer, self.kind):
                 features, found = self.look(layer, features)
                 seen.append(found)
-            elif isinstance(layer, keras.Sequential):
+            elif isinstance(layer, keras.Model):  # a stage, or a network inside another
                 features = self._run(layer, features, seen)
             elif not isinstance(layer, keras.layers.InputLayer):
                 features = layer(features)
@@ -179,7 +179,7 @@ def resize(masks, size):
     masks = np.asarray(masks, "float32")
     if masks.shape[1:] == tuple(size):
         return masks
-    enlarged = keras.ops.image.resize(masks[..., None], tuple(size), interpolation="bilinear")
+    enlarged = keras.ops.image.resize(masks[..., None], tuple(size), "bilinear", data_format="channels_last")
     return keras.ops.convert_to_numpy(enlarged)[..., 0]
 
 

@@ -252,7 +252,9 @@ def create_model(name, num_classes=10, input_shape=None, **options):
     if spec.stem_pool:
         features = blocks.BatchNormalization(name="stem_bn")(features)
         features = layers.ReLU(name="stem_relu")(features)
-        features = layers.MaxPooling2D(spec.stem_pool, strides=2, padding="same", name="stem_pool")(features)
+        features = layers.MaxPooling2D(
+            spec.stem_pool, strides=2, padding="same", data_format="channels_last", name="stem_pool"
+        )(features)
     for index, filters in enumerate(widths):
         stage, inner = f"stage_{index + 1}", filters // (spec.bottleneck or 1)
         before = inner if spec.bottleneck else features.shape[-1]
@@ -269,7 +271,7 @@ def create_model(name, num_classes=10, input_shape=None, **options):
         features = keras.Sequential(chain, name=stage)(features)
     features = blocks.BatchNormalization(name="head_bn")(features)
     features = layers.ReLU(name="head_relu")(features)
-    features = layers.GlobalAveragePooling2D(name="head_pool")(features)
+    features = layers.GlobalAveragePooling2D("channels_last", name="head_pool")(features)
     if spec.dropout:
         features = layers.Dropout(spec.dropout, name="head_dropout")(features)
     logits = layers.Dense(num_classes, kernel_initializer="he_normal", dtype="float32", name="classifier")(features)

@@ -75,7 +75,8 @@ def test_nothing_in_the_project_names_an_address_of_its_own():
         path = ROOT / name
         if path.suffix in (".md", ".ipynb", ".cff", ".toml", ".yml") and path.is_file():
             text = path.read_text(encoding="utf-8")
-            owners |= {(name, found) for found in re.findall(r"git clone.*|%pip install.*|blob/colab|\.github\.io", text)}
+            named = r"git clone.*|%pip install.*|blob/colab|\.github\.io"
+            owners |= {(name, found) for found in re.findall(named, text)}
             assert "google.colab" not in text, name
     assert owners == set()
 

@@ -22,6 +22,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -55,11 +56,12 @@ def main(arguments=None):
     if asked.jobs is not None and asked.jobs < 1:
         parser.error(f"--jobs must be at least 1; received {asked.jobs}")
     try:
-        planned = plan(asked.grid, asked.group, asked.data_dir and str(asked.data_dir.resolve()))
+        check_home()
+        planned = plan(asked.grid, asked.group, asked.data_dir and str(asked.data_dir.expanduser().resolve()))
         checked = {name: runs.check_parameters(parameters) for name, parameters in planned.items()}
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    folder = asked.runs.resolve()
+    folder = asked.runs.expanduser().resolve()
     held = processes.lock(folder / ".lock")
     if held is None:
         sys.exit(f"another batch is working in {folder}; wait for its end, or name another folder with --runs")
@@ -84,6 +86,15 @@ def main(arguments=None):
         print("\nstopping; the same command goes on from here", flush=True)
         status = process.wait() if process else 1
     return report(folder, planned, status)
+
+
+def check_home():
+    """Jupyter and Snakemake keep files in the home folder, and without one end with no word of why."""
+    try:
+        with tempfile.TemporaryFile(dir=Path.home()):
+            pass
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"the home folder must be one that can be written (set HOME to another): {error}") from None
 
 
 def at_a_time():
@@ -141,10 +152,12 @@ def plan(path, group, data_dir=None):
         received = "none is named (GROUP)" if group is None else f"received {group!r}"
         raise ValueError(f"group must be one of {', '.join(groups)}; {received}")
     data = {} if data_dir is None else {"data_dir": data_dir}
-    return {
-        name: parameters | (data if parameters["dataset"].startswith("cifar") else {})
-        for name, parameters in groups[group].items()
-    }
+    planned = {}
+    for name, parameters in groups[group].items():
+        planned[name] = parameters | (data if parameters["dataset"].startswith("cifar") else {})
+        checked = runs.check_parameters(planned[name])  # its jobs work in other folders than this one
+        planned[name] |= {key: checked[key] for key in ("dataset", "data_dir") if key in planned[name]}
+    return planned
 
 
 # --- Records -----------------------------------------------------------------------------------------------------

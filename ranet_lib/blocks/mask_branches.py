@@ -104,7 +104,8 @@ class MaskBranch(_Mask):
         self.pool_size = checks.choice("pool_size", pool_size, (2, 3))
         self.interpolation = checks.choice("interpolation", interpolation, INTERPOLATIONS)
         levels = range(1, depth + 1)
-        self.pools = [layers.MaxPooling2D(pool_size, strides=2, padding="same", name=f"pool_{i}") for i in levels]
+        pool = functools.partial(layers.MaxPooling2D, pool_size, 2, padding="same", data_format="channels_last")
+        self.pools = [pool(name=f"pool_{i}") for i in levels]
         new_unit = functools.partial(ResidualUnit, filters, **self.unit)
         # Flat lists: most versions of Keras neither save nor load what a list of lists holds.
         self.down = [new_unit(name=f"down_{i}_unit_{j + 1}") for i in levels for j in range(units)]

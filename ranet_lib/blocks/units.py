@@ -14,8 +14,10 @@ def convolution(filters, kernel_size, strides=1, groups=1, use_bias=False, name=
 
     `filters`, `kernel_size`, `strides`, `groups`, `use_bias` and `name` are those of `keras.layers.Conv2D`.
     """
-    return layers.Conv2D(filters, kernel_size, strides=strides, groups=groups, padding="same",
-                         use_bias=use_bias, kernel_initializer="he_normal", name=name)  # fmt: skip
+    return layers.Conv2D(
+        filters, kernel_size, strides=strides, groups=groups, padding="same", data_format="channels_last",
+        use_bias=use_bias, kernel_initializer="he_normal", name=name,
+    )  # fmt: skip
 
 
 @register

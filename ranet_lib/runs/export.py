@@ -36,7 +36,9 @@ def export_model(model, path):
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all
         unfinished = Path(folder) / path.name
         if path.suffix == ".keras":
-            model.save(unfinished)
+            alone = type(model).from_config(model.get_config())  # without the optimiser, which would double the file
+            alone.set_weights(model.get_weights())
+            alone.save(unfinished)
         elif path.suffix == ".onnx":
             try:
                 model.export(unfinished, format="onnx", verbose=False)

@@ -1,9 +1,11 @@
 """The parameters of `book/experiments/train.ipynb`, checked before anything is loaded or written."""
 
+import ast
 import dataclasses
 import difflib
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from ranet_lib import checks, datasets, models
@@ -35,13 +37,13 @@ def check_parameters(names):
         if not name.startswith("_") and name not in _IPYTHON_NAMES and not callable(value)
         and type(value).__name__ != "module"
     }  # fmt: skip
-    unknown = sorted(set(given) - set(PARAMETERS))
+    unknown = sorted((set(given) - set(PARAMETERS)) & _assigned(names))
     before = names.get("run")
     if isinstance(before, dict) and isinstance(before.get("recipe"), Recipe):  # the notebook's variables are there
         unknown = [name for name in unknown if difflib.get_close_matches(name, PARAMETERS, cutoff=0.8)]
     if unknown:
         raise ValueError(f"unknown parameter {unknown[0]!r}; the parameters are: {', '.join(PARAMETERS)}")
-    run = {name: given.get(name, default) for name, default in PARAMETERS.items()}
+    run = {name: _number(given.get(name, default)) for name, default in PARAMETERS.items()}
 
     options = run["model_options"]
     if isinstance(options, str):
@@ -54,6 +56,10 @@ def check_parameters(names):
             ) from None
     run["model_options"] = models.check_options(run["model"], {} if options is None else options)
     datasets.check_name(run["dataset"], run["data_dir"])
+    if run["data_dir"] is not None:
+        run["data_dir"] = str(checks.path("data_dir", run["data_dir"]).resolve())
+    if run["dataset"].startswith("folder:"):
+        run["dataset"] = f"folder:{checks.path('dataset', run['dataset'].removeprefix('folder:')).resolve()}"
     if run["dataset"] != run["dataset"].encode(errors="replace").decode():  # a name of a folder that is no Unicode
         raise ValueError(f"the name of a data set must be text that a record can hold; received {run['dataset']!r}")
     run["seed"] = checks.whole("seed", run["seed"], 0, 2**32 - 1)
@@ -69,6 +75,27 @@ def check_parameters(names):
     run["devices"] = int(devices)
     run["output_dir"] = _output_dir(run)
     return run
+
+
+def _assigned(names):
+    """The names that the cells of this notebook have set; outside of IPython, all. Its start-up files set others."""
+    if "In" not in names:
+        return set(names)
+    found = set()
+    for cell in names["In"]:
+        try:
+            found |= {node.id for node in ast.walk(ast.parse(cell))
+                      if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}  # fmt: skip
+        except SyntaxError:  # a cell of IPython's own commands
+            continue
+    return found
+
+
+def _number(value):
+    """`value`, or the number that it is as a text: YAML 1.1, which papermill reads, takes 1e-4 for a text."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
 
 
 def _output_dir(run):
@@ -102,7 +129,7 @@ def run_name(run):
     usual |= dataclasses.asdict(recipe(run["recipe"].profile))
     here = run["model_options"] | {"label_noise": run["label_noise"]} | dataclasses.asdict(run["recipe"])
     if run["dataset"].startswith("folder:"):  # two folders may have the same name
-        here["dataset"] = str(Path(run["dataset"].removeprefix("folder:")).expanduser().resolve())
+        here["dataset"] = run["dataset"]
     if changed := {name: value for name, value in here.items() if name not in usual or usual[name] != value}:
         stem += "-" + hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
     return stem

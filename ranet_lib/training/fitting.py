@@ -1,11 +1,12 @@
 """`fit`, from top to bottom as training goes, and what it does after each epoch."""
 
-import dataclasses
+import contextlib
 import math
 import shutil
 import time
 from pathlib import Path
 
+import filelock
 import keras
 
 from ranet_lib import files
@@ -42,36 +43,56 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         end, and `seconds` of training.
 
     Raises:
-        ValueError: a checkpoint of other settings (a damaged one is put aside), or a wrong number of devices.
+        ValueError: a checkpoint of other settings (a damaged one is put aside), a wrong number of devices, or an
+            `output_dir` in which another process trains.
         Diverged: the loss became infinite or not a number.
     """
-    to_make, to_fit = placing.scopes(placing.check_devices(devices, recipe))
-    batches, history = Batches(dataset, recipe, seed), []
-    own = [_Bookkeeping(history, batches, model)]
-    if recipe.schedule == "plateau":
-        own.append(_Plateau(history, recipe))
-    with to_make:
-        trained = model if devices == 1 else keras.models.clone_model(model)
-        _copy_weights(model, trained)
-        compile_model(trained, recipe, recipe.epochs * len(batches))
-        if devices == 1:
-            placing.build_ahead(trained, batches)
-        if output_dir is not None:
-            told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed, **dataclasses.asdict(recipe)}
-            checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told | (settings or {}), history)
-            table = Path(output_dir) / "history.csv"
-            own += [checkpoint, keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(table, history))]
-            checkpoint.restore(trained)
-            _copy_weights(trained, model)
-    if progress:
-        own.append(Progress(recipe.epochs, len(batches)))
-    if len(history) < recipe.epochs and not _stalled(recipe, history):
-        with to_fit, placing.remapper_alone():
-            trained.fit(
-                placing.feed(batches), epochs=recipe.epochs, initial_epoch=len(history), callbacks=[*own, *callbacks],
-                verbose=0, shuffle=False,
-            )  # fmt: skip
+    with _alone_in(output_dir):
+        to_make, to_fit = placing.scopes(placing.check_devices(devices, recipe))
+        batches, history = Batches(dataset, recipe, seed), []
+        own = [_Bookkeeping(history, batches, model)]
+        if recipe.schedule == "plateau":
+            own.append(_Plateau(history, recipe))
+        with to_make:
+            trained = model if devices == 1 else keras.models.clone_model(model)
+            _copy_weights(model, trained)
+            compile_model(trained, recipe, recipe.epochs * len(batches))
+            if devices == 1:
+                placing.build_ahead(trained, batches)
+            if output_dir is not None:
+                told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed}
+                checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told, history)
+                table = Path(output_dir) / "history.csv"
+                write = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(table, history))
+                own += [checkpoint, write]
+                checkpoint.restore(trained)
+                _copy_weights(trained, model)
+        if progress:
+            own.append(Progress(recipe.epochs, len(batches)))
+        if len(history) < recipe.epochs and not _stalled(recipe, history):
+            with to_fit, placing.remapper_alone():
+                trained.fit(
+                    placing.feed(batches), epochs=recipe.epochs, initial_epoch=len(history),
+                    callbacks=[*own, *callbacks], verbose=0, shuffle=False,
+                )  # fmt: skip
     return history
+
+
+@contextlib.contextmanager
+def _alone_in(output_dir):
+    """Keep other processes from training in `output_dir` meanwhile; they would write over each other's files."""
+    if output_dir is None:
+        yield
+        return
+    path = Path(output_dir, ".training.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path, timeout=0):
+            yield
+            path.unlink(missing_ok=True)
+    except filelock.Timeout:
+        why = f"another process trains in output_dir {str(output_dir)!r}; wait for it, or choose another folder"
+        raise ValueError(why) from None
 
 
 def _copy_weights(source, target):
