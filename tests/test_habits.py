@@ -145,6 +145,7 @@ def test_a_batch_passes_paths_on_as_the_user_meant_them(tmp_path, monkeypatch):
     for label in ("cat", "dog"):
         (tmp_path / "photos" / label).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "grid.yaml").write_text(json.dumps({"mine": [{"model": "resnet_tiny", "dataset": "folder:photos", "profile": "smoke"}]}))
+    entry = {"model": "resnet_tiny", "dataset": "folder:photos", "profile": "smoke"}
+    (tmp_path / "grid.yaml").write_text(json.dumps({"mine": [entry]}))
     (run,) = batch.plan(tmp_path / "grid.yaml", "mine").values()
     assert run["dataset"] == f"folder:{tmp_path / 'photos'}"

@@ -32,10 +32,10 @@ class _Refused(ValueError):
 def _without_tuples(load, keys: slice):
     """An opcode's function `load`, which refuses tuples among the keys of a dict on the stack."""
 
-    def checked(unpickler: pickle._Unpickler) -> None:
-        if any(isinstance(key, tuple) for key in unpickler.stack[keys]):
+    def checked(reader: pickle._Unpickler) -> None:
+        if any(isinstance(key, tuple) for key in reader.stack[keys]):
             raise _Refused("holds a tuple as a key: only plain values and arrays of integers are read")
-        load(unpickler)
+        load(reader)
 
     return checked
 

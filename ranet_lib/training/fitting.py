@@ -29,7 +29,9 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
     is evaluated on one device. TensorFlow cannot go from several devices to another number of several in one process.
 
     Args:
-        model, dataset, recipe: a network from `models.create_model`, a `datasets.Dataset`, a `Recipe`.
+        model: a network from `models.create_model`.
+        dataset: a `datasets.Dataset`.
+        recipe: a `Recipe`.
         output_dir: folder for `checkpoint/` and `history.csv`; None keeps nothing on disk.
         seed: whole number for order and augmentation. (Initial weights follow `keras.utils.set_random_seed`.)
         settings: dict that tells one run from another; a checkpoint with other settings is refused.
