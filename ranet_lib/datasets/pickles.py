@@ -41,7 +41,7 @@ def _without_tuples(load, keys: slice):
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Python's unpickler, without sets, tuples as keys and byte arrays.
+    """Python's reader of pickles, without sets, tuples as keys and byte arrays.
 
     It is the one written in Python: a crafted pickle makes the one written in C end the process, by a key of tuples
     nested too deep to be hashed, or reserve any memory by one high number. Sets would have to be hashed too.
