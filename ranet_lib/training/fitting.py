@@ -40,8 +40,8 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         devices: how many accelerators to use, or CPUs where there is none; see `check_devices`.
 
     Returns:
-        The history, a list with a dict for each epoch. It has `epoch` (from 1), `loss` and `error` (per cent) on the augmented
-        training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate` at the epoch's
+        The history, a list with a dict for each epoch. It has `epoch` (from 1), `loss` and `error` (per cent) on the
+        augmented training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate` at the epoch's
         end, and `seconds` of training.
 
     Raises:
