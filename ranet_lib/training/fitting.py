@@ -41,8 +41,8 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
 
     Returns:
         The history, a list with a dict for each epoch. It has `epoch` (from 1), `loss` and `error` (per cent) on the
-        augmented training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate` at the epoch's
-        end, and `seconds` of training.
+        augmented training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate` at
+        the epoch's end, and `seconds` of training.
 
     Raises:
         ValueError: a checkpoint of other settings (a damaged one is put aside), a wrong number of devices, or an
