@@ -29,7 +29,7 @@ def measure(precision, batch_size, steps):
     recipe = training.recipe("full", batch_size=batch_size, precision=precision)
     batches = training.Batches(datasets.load_dataset("cluttered_digits"), recipe)
     training.compile_model(model, recipe, 1000)
-    training._build_for_training(model, batches)
+    training.devices.build_ahead(model, batches)
     images, labels = (tf.constant(each) for each in batches[0])
     step = tf.function(lambda: model.train_step((images, labels)))
 
@@ -40,7 +40,7 @@ def measure(precision, batch_size, steps):
         float(loss)
         return (time.perf_counter() - began) / count
 
-    with training._remapper_alone(), tempfile.TemporaryDirectory() as folder:
+    with training.devices.remapper_alone(), tempfile.TemporaryDirectory() as folder:
         take(3)
         whole = take(steps)
         tf.profiler.experimental.start(folder)
