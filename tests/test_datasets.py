@@ -446,12 +446,11 @@ def test_an_archive_with_a_header_that_lies_is_named(headers, tmp_path):
         load_dataset("cifar10", tmp_path)
 
 
-def test_an_archive_writes_nothing_and_its_stray_members_are_not_read(tmp_path):
+def test_an_archive_writes_nothing_wherever_its_members_say_they_belong(tmp_path):
     place = tmp_path / "inside"
     place.mkdir()
     write_archive(place, "cifar10", folder="../../cifar-10-batches-py")
-    with pytest.raises(FileNotFoundError, match="lacks data_batch_1"):
-        load_dataset("cifar10", place)
+    assert len(load_dataset("cifar10", place).test) == 40
     assert [path.name for path in tmp_path.rglob("*")] == ["inside", "cifar-10-python.tar.gz"]
 
 

@@ -1,8 +1,8 @@
 """CIFAR-10 and CIFAR-100, read from any of their official forms: binary or pickled, unpacked or not."""
 
 import functools
-import gzip
 import hashlib
+import lzma
 import os
 import tarfile
 import zlib
@@ -105,12 +105,14 @@ def load(name: str, data_dir: str | os.PathLike | None, seed: int) -> Dataset:
 def _find_cifar(name: str, place: Path) -> tuple[_Layout, Path]:
     """The form that is there, and its folder or else its archive."""
     for layout in _CIFAR[name]:
-        for folder in (place / layout.folder, place):
+        deeper = (found for depth in ("*/", "*/*/") for found in sorted(place.glob(depth + layout.folder)))
+        for folder in (place / layout.folder, place, *deeper):  # Keras has one in another
             if any((folder / file).is_file() for file in (*layout.train, layout.test)):
                 return layout, folder
     for layout in _CIFAR[name]:
-        for archive in (place / layout.archive, place):
-            if archive.name == layout.archive and archive.is_file():
+        stem = layout.archive.removesuffix(".tar.gz")  # a browser's second download is called STEM (1).tar.gz
+        for archive in (place / layout.archive, place, *sorted(place.glob(f"{stem}*"))):
+            if archive.name.startswith(stem) and archive.is_file():
                 return layout, archive
     looked_for = ", ".join(f"{layout.folder}, {layout.archive}" for layout in _CIFAR[name])
     raise FileNotFoundError(f"no {name} in data_dir={str(place)!r}; looked for {looked_for}")
@@ -125,14 +127,14 @@ def _read_folder(folder: Path, layout: _Layout):
 
 def _read_archive(path: Path, layout: _Layout):
     """The same from the archive's stream: nothing is unpacked, so nothing can be written anywhere."""
-    wanted = {f"{layout.folder}/{file}" for file in layout.files}
+    wanted = set(layout.files)
     try:
-        with tarfile.open(path, "r|gz", tarinfo=_Member) as archive:
+        with tarfile.open(path, "r|*", tarinfo=_Member) as archive:  # compressed or not, in whichever folder
             for member in archive:
-                if member.isfile() and (name := member.name.removeprefix("./")) in wanted:
+                if member.isfile() and (name := member.name.rpartition("/")[2]) in wanted:
                     wanted.remove(name)
-                    yield name.rpartition("/")[2], archive.extractfile(member).read()
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:  # a number that is none
+                    yield name, archive.extractfile(member).read()
+    except (tarfile.TarError, OSError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
         raise ValueError(f"{path} is damaged or cut short ({error})") from error
 
 

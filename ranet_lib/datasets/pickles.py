@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 
 import numpy as np
 
@@ -11,7 +12,7 @@ def unpickle_arrays(data: bytes) -> dict:
 
     A pickle is a program that may call any function it names. Here the few names that a pickled array needs stand for
     small readers of this module, so that not even numpy's own code is called; any other is refused. `data` is a pickle
-    of protocol 0 to 4, by Python 2 or 3 and numpy 1 or 2. The dict's keys come out as text, Python 2's other text as
+    of protocol 0 to 5, by Python 2 or 3 and numpy 1 or 2. The dict's keys come out as text, Python 2's other text as
     bytes, arrays read-only. A ValueError says that the pickle is damaged, no dict, or asks for anything else.
     """
     try:
@@ -41,18 +42,28 @@ def _without_tuples(load, keys: slice):
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Python's reader of pickles, without sets, tuples as keys and byte arrays.
+    """Python's reader of pickles, without sets and tuples as keys.
 
     It is the one written in Python: a crafted pickle makes the one written in C end the process, by a key of tuples
     nested too deep to be hashed, or reserve any memory by one high number. Sets would have to be hashed too.
     """
 
     dispatch = pickle._Unpickler.dispatch.copy()
-    for code in pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8:
+    for code in pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET:
         del dispatch[code[0]]
     dispatch[pickle.SETITEM[0]] = _without_tuples(dispatch[pickle.SETITEM[0]], slice(-2, -1))
     for code in pickle.SETITEMS, pickle.DICT:
         dispatch[code[0]] = _without_tuples(dispatch[code[0]], slice(None, None, 2))
+
+    def load_bytearray8(self) -> None:
+        """Bytes of so many as there are; Python's own would make room for as many as a pickle claims."""
+        (length,) = struct.unpack("<Q", self.read(8))
+        raw = self.read(length)
+        if len(raw) < length:
+            raise EOFError(f"{length:,} bytes are named, and {len(raw):,} are there")
+        self.append(raw)
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module: str, name: str):
         """A fresh reader without attributes each time, so that a pickle can change nothing that stays."""
@@ -69,9 +80,14 @@ class _Array:
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, column_major, raw = state
-        if not isinstance(kind, _Type) or not isinstance(raw, bytes):
-            raise _Refused("holds an array of other things than integers")
-        self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order="F" if column_major else "C")
+        self.array = _integers(raw, kind).reshape(shape, order="F" if column_major else "C")
+
+    @classmethod
+    def of_buffer(cls, raw: bytes, kind: "_Type", shape: tuple, order: str) -> "_Array":
+        """As protocol 5 has it, in one."""
+        found = cls(None, shape, None)
+        found.array = _integers(raw, kind).reshape(shape, order="F" if order == "F" else "C")
+        return found
 
 
 class _Type:
@@ -84,6 +100,18 @@ class _Type:
 
     def __setstate__(self, state: tuple) -> None:
         self.dtype = self.dtype.newbyteorder(_text(state[1]))
+
+
+def _integers(raw: bytes, kind: "_Type") -> np.ndarray:
+    if not isinstance(kind, _Type) or not isinstance(raw, bytes):
+        raise _Refused("holds an array of other things than integers")
+    return np.frombuffer(raw, kind.dtype)
+
+
+def _scalar(kind: "_Type", raw: bytes) -> int:
+    """One number of an array, as `list(array)` has them."""
+    (number,) = _integers(raw, kind)
+    return int(number)
 
 
 def _bytes(text: str, encoding: str | bytes) -> bytes:
@@ -99,6 +127,8 @@ def _text(value: str | bytes) -> str:
 _READERS = {
     "numpy.core.multiarray._reconstruct": _Array,
     "numpy._core.multiarray._reconstruct": _Array,
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _Array.of_buffer for core in ("core", "_core")},
     "numpy.ndarray": _Array,  # only ever handed to _reconstruct
     "numpy.dtype": _Type,
     "_codecs.encode": _bytes,  # by which Python 3 writes bytes in the protocols of Python 2

@@ -11,12 +11,15 @@ import numpy as np
 class Split:
     """`images` (uint8, shape (N, H, W, 3), RGB) and their `labels` (int64, shape (N,)).
 
-    `masks` are the pixels of the object (bool, shape (N, H, W)), or None where the truth is not known.
+    `masks` are the pixels of the object (bool, shape (N, H, W)), or None where the truth is not known. `places` (N,) say
+    where CIFAR's images stand in the official training files, so that `noisy_labels[data.train.places]` are labels that
+    somebody has published; None for other data.
     """
 
     images: np.ndarray
     labels: np.ndarray
     masks: np.ndarray | None = None
+    places: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -117,7 +120,8 @@ def hold_out_tenth(images: np.ndarray, labels: np.ndarray, seed: int) -> tuple[S
     share, remainder = np.divmod(counts * wanted, len(labels))
     share[np.argsort(-remainder, kind="stable")[: wanted - share.sum()]] += 1
     is_held_out = random_ranks(labels, np.random.default_rng(seed)) < share[labels]
-    return tuple(Split(images[chosen], labels[chosen]) for chosen in (~is_held_out, is_held_out))
+    parts = (np.flatnonzero(chosen) for chosen in (~is_held_out, is_held_out))
+    return tuple(Split(images[places], labels[places], places=places) for places in parts)
 
 
 def check_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
