@@ -1,5 +1,6 @@
 """Seeing what a network attends to: its masks, how well they find an object, and how strongly each stage responds."""
 
+import functools
 import logging
 import math
 
@@ -92,20 +93,14 @@ class _Viewer(keras.Model):
         self.model, self.kind, self.look = model, kind, look
 
     def call(self, inputs):
-        seen = []
-        self._run(self.model, inputs, seen)
-        return seen
-
-    def _run(self, model, features, seen):
-        for layer in model.layers:
+        features, seen = inputs, []
+        for layer in _chain(self.model, self.kind):
             if isinstance(layer, self.kind):
                 features, found = self.look(layer, features)
                 seen.append(found)
-            elif isinstance(layer, keras.Model):  # a stage, or a network inside another
-                features = self._run(layer, features, seen)
-            elif not isinstance(layer, keras.layers.InputLayer):
+            else:
                 features = layer(features)
-        return features
+        return seen
 
     def view(self, images, batch_size=None):
         images, shape = np.asarray(images), self.model.input_shape[1:]
@@ -121,6 +116,36 @@ class _Viewer(keras.Model):
             return self.predict(images, batch_size=batch_size, verbose=0)
         finally:
             logger.setLevel(level)
+
+
+def split_at(model, name):
+    """The network `model` in two functions: from images to the features after its layer `name`, and on to the logits.
+
+    The layer is one of the network itself or of a stage, such as "stage_3_attention_1". Called one after the other, the
+    functions are the network outside of training; the gradient of a logit by the features between them is what Grad-CAM
+    takes. Raises a ValueError for another name, which lists the names.
+    """
+    chain = list(_chain(model))
+    names = [layer.name for layer in chain]
+    if name not in names:
+        raise ValueError(f"name must be one of {', '.join(names)}; received {name!r}")
+    place = names.index(name) + 1
+
+    def run(layers, features):
+        for layer in layers:
+            features = layer(features, training=False) if isinstance(layer, blocks.Block) else layer(features)
+        return features
+
+    return functools.partial(run, chain[:place]), functools.partial(run, chain[place:])
+
+
+def _chain(model, kind=()):
+    """The layers of `model` in a row: for a stage or a network inside it, its own, unless it is of this `kind`."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and not isinstance(layer, kind):
+            yield from _chain(layer, kind)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            yield layer
 
 
 def localization_score(masks, truth):

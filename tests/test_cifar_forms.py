@@ -13,7 +13,7 @@ import pytest
 from test_datasets import official_files, planes, small_cifar, write_archive, write_folder
 
 from ranet_lib.datasets import load_dataset
-from ranet_lib.datasets.pickles import unpickle_arrays
+from ranet_lib.files.pickles import unpickle_arrays
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from ranet_lib.datasets import fetching
-from ranet_lib.datasets.fetching import Archive, DownloadError, cache_folder, fetch
-from ranet_lib.datasets.pickles import unpickle_arrays
+from ranet_lib.files import fetching
+from ranet_lib.files.fetching import Archive, DownloadError, cache_folder, fetch
+from ranet_lib.files.pickles import unpickle_arrays
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -354,7 +354,7 @@ def test_a_cut_pickle_is_a_clear_error(keep):
 def test_a_pickle_cannot_end_the_process(opcodes):
     code = """
 import sys
-from ranet_lib.datasets.pickles import unpickle_arrays
+from ranet_lib.files.pickles import unpickle_arrays
 try:
     unpickle_arrays(sys.stdin.buffer.read())
 except ValueError:

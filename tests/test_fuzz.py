@@ -9,6 +9,7 @@ import os
 import struct
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,45 @@ def test_a_folder_with_odd_files(tmp_path_factory, odd):
         read = [name for name in {*odd} - {f"{number}.png" for number in range(10)} if not name.startswith(".")]
         assert len(data.train) + len(data.validation) + len(data.test) == 20 + len(read)
         assert math.isfinite(float(data.std.sum()))
+
+
+SPLITS = ["train", "Training", "val", "valid", "dev", "validation", "TEST", "testing"]
+LITTER = ["__MACOSX", "@eaDir", ".git", "Thumbs.db"]
+TOPS = st.sampled_from([*SPLITS, *LITTER, "$5_to_$10", "{}", "cats"]) | NAMES
+
+
+@few
+@given(st.dictionaries(TOPS, st.sets(st.sampled_from(["a", "b", "train", "$", "@eaDir"]), max_size=3), max_size=4))
+def test_folders_of_any_names(tmp_path_factory, tree):
+    """Classes, or splits with classes in them, or an error that names the folder."""
+    root = tmp_path_factory.mktemp("photos")
+    for top, labels in tree.items():
+        for folder in [root / top / label for label in labels] or [root / top]:
+            folder.mkdir(parents=True, exist_ok=True)  # some systems take `Test` and `TEST` for one
+            for number in range(10):
+                (folder / f"{number}.png").write_bytes(picture())
+    names = [str(root), *tree]
+    data = answer_or_clear_error(lambda: datasets.load_dataset(f"folder:{root}", image_size=2), names=names)
+    if data is not None:
+        found = {name.lower() for name in data.class_names}
+        assert len(data.class_names) >= 2 and not found & {name.lower() for name in LITTER}
+        assert min(len(data.train), len(data.validation), len(data.test)) > 0
+
+
+@few
+@given(st.binary(max_size=60), st.sampled_from(["JPEG", "PNG", "WEBP"]))
+def test_a_picture_with_any_tags(tmp_path_factory, tags, kind):
+    """What does not even say how large it is cannot be turned, but it can be seen."""
+    root = tmp_path_factory.mktemp("photos")
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4), "red").save(file, kind, exif=b"Exif\0\0II*\0\x08\0\0\0" + tags)
+    for label in ("a", "b"):
+        (root / label).mkdir()
+        for number in range(10):
+            (root / label / f"{number}.png").write_bytes(file.getvalue())
+    with warnings.catch_warnings(action="ignore"):  # Pillow tells of damaged tags
+        data = datasets.load_dataset(f"folder:{root}", image_size=4)
+    assert len(data.train) == 16 and (data.train.images[..., 0] > 200).all()
 
 
 ODD = {

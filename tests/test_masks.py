@@ -234,3 +234,41 @@ def test_many_looks_leave_no_remark(caplog):
         for _ in range(7):
             masks.attention_masks(model, images)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("name", ["stem", "stage_1_unit_1", "stage_2_attention_1", "stage_3_attention_1", "head_relu"])
+def test_a_network_split_at_a_layer_is_the_network(name):
+    network = models.create_model("attention_tiny", width=0.5)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    front, back = masks.split_at(network, name)
+    found = keras.ops.convert_to_numpy(back(front(images)))
+    np.testing.assert_allclose(found, network.predict_on_batch(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_is_split_inside_another_and_a_wrong_layer_is_named():
+    body = models.create_model("attention_tiny", width=0.5)
+    scaled = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Rescaling(0.5), body])
+    images = np.ones((1, 32, 32, 3), "float32")
+    front, back = masks.split_at(scaled, "stage_3_attention_1")
+    expected = scaled.predict_on_batch(images)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(back(front(images))), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="name must be one of stem, stage_1_unit_1, .*; received 'conv_1'"):
+        masks.split_at(body, "conv_1")
+
+
+def test_grad_cam_of_an_inner_layer_is_the_gradient_of_its_logit():
+    """By the chain rule, and by moving the features a little."""
+    tensorflow = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("written for TensorFlow")
+    network = models.create_model("attention_tiny", width=0.5)
+    front, back = masks.split_at(network, "stage_3_attention_1")
+    features = front(np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype("float32"))
+    with tensorflow.GradientTape() as tape:
+        tape.watch(features)
+        logit = back(features)[0, 3]
+    gradient = tape.gradient(logit, features).numpy()
+    assert gradient.shape == tuple(features.shape) and np.abs(gradient).max() > 0
+    direction = gradient / np.linalg.norm(gradient)
+    moved = [float(back(features + sign * 1e-2 * direction)[0, 3]) for sign in (1, -1)]
+    assert (moved[0] - moved[1]) / 2e-2 == pytest.approx(np.linalg.norm(gradient), rel=0.05)

@@ -5,9 +5,9 @@ import os
 from ranet_lib import checks
 from ranet_lib.datasets import cifar, digits, folder
 from ranet_lib.datasets.augmentation import augment, rotate_shift_mirror
-from ranet_lib.datasets.fetching import DownloadError
 from ranet_lib.datasets.noise import corrupt_labels, transition_matrix, with_label_noise
 from ranet_lib.datasets.splits import Dataset, Split
+from ranet_lib.files.fetching import DownloadError
 
 __all__ = [
     "Dataset", "DownloadError", "Split", "augment", "check_name", "corrupt_labels", "load_dataset",

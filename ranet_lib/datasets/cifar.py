@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ranet_lib.datasets import fetching
-from ranet_lib.datasets.pickles import unpickle_arrays
 from ranet_lib.datasets.splits import Dataset, Split, check_labels, hold_out_tenth, make_dataset
+from ranet_lib.files import fetching
+from ranet_lib.files.pickles import unpickle_arrays
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 class Split:
     """`images` (uint8, shape (N, H, W, 3), RGB) and their `labels` (int64, shape (N,)).
 
-    `masks` are the pixels of the object (bool, shape (N, H, W)), or None where the truth is not known. `places` (N,) say
-    where CIFAR's images stand in the official training files, so that `noisy_labels[data.train.places]` are labels that
-    somebody has published; None for other data.
+    `masks` are the pixels of the object (bool, shape (N, H, W)), or None where it is unknown. `places` (N,) say
+    where CIFAR's images stand in the official training files (None for other data): labels that somebody has published
+    in that order are `labels[data.train.places]`.
     """
 
     images: np.ndarray
