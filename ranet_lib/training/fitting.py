@@ -1,6 +1,7 @@
 """`fit`, from top to bottom as training goes, and what it does after each epoch."""
 
 import contextlib
+import dataclasses
 import math
 import shutil
 import time
@@ -63,6 +64,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
                 placing.build_ahead(trained, batches)
             if output_dir is not None:
                 told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed}
+                told |= dataclasses.asdict(recipe) | (settings or {})
                 checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told, history)
                 table = Path(output_dir) / "history.csv"
                 write = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(table, history))
