@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from ranet_lib import datasets
-from ranet_lib.datasets import augment, corrupt_labels, fetching, load_dataset, transition_matrix
+from ranet_lib.datasets import augment, corrupt_labels, load_dataset, transition_matrix
+from ranet_lib.files import fetching
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
