@@ -28,7 +28,7 @@ def shapes(name):
     model = models.create_model(name)
     keras.layers.Conv2D.call = count
     try:
-        model(keras.ops.zeros((1, *model.input_shape[1:])))
+        model(keras.ops.zeros((2, *model.input_shape[1:])), training=True)  # where each is called as a layer
     finally:
         keras.layers.Conv2D.call = call
     return found

@@ -101,7 +101,7 @@ def small_book(tmp_path_factory):
     book = root / "book"
     for folder in ("_ext", "assets"):
         shutil.copytree(ROOT / "book" / folder, book / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("paper.py", "references.bib", "references.md"):
+    for name in ("address.py", "paper.py", "references.bib", "references.md"):
         shutil.copy(ROOT / "book" / name, book)
     (book / "index.md").write_text(INDEX, encoding="utf-8")
     (book / "glossary.md").write_text(f"# Glossary\n\n{GLOSSARY}", encoding="utf-8")
