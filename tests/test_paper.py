@@ -108,7 +108,7 @@ def small_book(tmp_path_factory):
     (book / "two.md").write_text("# The second\n\nIts text.\n", encoding="utf-8")
     cells = [
         nbformat.v4.new_markdown_cell(WORDS),
-        code("import matplotlib.pyplot as plt\n\nfrom ranet_lib import explore, figures"),
+        code("import matplotlib.pyplot as plt\n\nfrom ranet_lib import show"),
         code(FIGURE, "fig-curve", "A curve.", ["hide-input"]),
         code(TABLE), code(DRAWING), code(EXPLORER, "fig-bar", "A bar."), code(WIDE),
         nbformat.v4.new_markdown_cell(EXERCISE), code("print('half of', 'it')"),
