@@ -180,6 +180,10 @@ def directive(book, page, name, title, body):
             return "\n".join(f"> {line}".rstrip() for line in [f"**{title}**", "", *inner.split("\n")]) + "\n"
         case "note" | "tip" | "hint" | "important" | "warning" | "seealso":
             return directive(book, page, "admonition", name.capitalize(), body)
+        case "tab-set":
+            return inner
+        case "tab-item":  # of which Colab shows one under the other
+            return f"**{title}**\n\n{inner}\n"
         case "literalinclude":
             included = ((book.root / page).parent / title).read_text(encoding="utf-8").rstrip()
             return keep_code(f"```{options.get('language', '')}\n{included}\n```")
