@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def fetch(folder):
-    """The packages as files in `folder`; raises an OSError, with the reason, where one cannot be had as it should be."""
+    """The packages as files in `folder`; raises an OSError with the reason if one cannot be had as it should be."""
     folder.mkdir(parents=True, exist_ok=True)
     archives = []
     for name, digest in PACKAGES.items():

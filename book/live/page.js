@@ -246,7 +246,7 @@
     resize(event.target.valueAsNumber);
     again();
   });
-  ["mask-1", "mask-2", "mask-3", "naive", "channel"].forEach((name) => find(name).addEventListener("input", again));
+  for (const name of ["mask-1", "mask-2", "mask-3", "naive", "channel"]) find(name).addEventListener("change", again);
   const canvas = find("photo");
   let held = null;
   canvas.addEventListener("pointerdown", (event) => {
