@@ -179,7 +179,7 @@
 
   async function drawMask(number, mask, small) {
     const { tf } = live;
-    const channel = find("channel").valueAsNumber;
+    const channel = find("channel").value === "" ? -1 : find("channel").valueAsNumber;
     const seen = tf.tidy(() =>
       channel < 0 ? tf.mean(mask, 3) : tf.slice(mask, [0, 0, 0, channel % mask.shape[3]], [1, -1, -1, 1]));
     const values = await seen.data();
