@@ -1,8 +1,8 @@
 """What the page `try_it` needs in the built site: the runtime, the weights, the network and the page's own script.
 
-TensorFlow.js comes from two packages of npm, fetched once into `_build/npm`, of fixed versions and checksums. ONNX
+TensorFlow.js comes from two packages of `npm`, fetched once into `_build/npm`, of fixed versions and checksums. ONNX
 Runtime Web was tried too: it runs from a file as well, but its smallest WebAssembly has 14 MB, and this has 0.4 MB.
-Without npm the site is built all the same; the page then says that it cannot run here.
+Without `npm` the site is built all the same; the page then says that it cannot run here.
 """
 
 import base64
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def fetch(folder):
-    """The packages as files in `folder`; raises an OSError with the reason if one cannot be had as it should be."""
+    """The packages as files in `folder`; raises an `OSError` with the reason if one cannot be had as it should be."""
     folder.mkdir(parents=True, exist_ok=True)
     archives = []
     for name, digest in PACKAGES.items():
