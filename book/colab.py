@@ -252,7 +252,7 @@ def write(folder, wheel, root=ROOT, url=None):
         notebook = plain_notebook(book, page)
         nbformat.validate(notebook)
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
-    for name in ("results", "experiments"):  # what the notebooks read
+    for name in ("results", "experiments", "one_page", "live"):  # what the notebooks read
         source, not_this = root / "book" / name, shutil.ignore_patterns("*.ipynb", "__pycache__", ".*")
         shutil.copytree(source, folder / "book" / name, ignore=not_this, dirs_exist_ok=True)
     shutil.copy(wheel, folder)
