@@ -64,13 +64,13 @@ def _interpolation(before, after):
     return matrix
 
 
-def folded(chain):
+def folded(chain, dtype="float32"):
     """The layers of `chain` for use outside of training, each convolution joined with the normalisation after it.
 
-    There a normalisation only multiplies and adds, and the kernel can do so. TensorFlow then makes one operation of the
-    convolution and the ReLU behind it.
+    There a normalisation only multiplies and adds, and the kernel can do so. TensorFlow makes one operation of that
+    convolution and the ReLU behind it. In 16 bits, by `dtype`, nothing is joined: it would turn more answers.
     """
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != "tensorflow" or keras.backend.standardize_dtype(dtype) in ("float16", "bfloat16"):
         return chain
     steps = []
     for layer in chain:

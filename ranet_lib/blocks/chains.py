@@ -56,7 +56,7 @@ def build_chain(chain, input_shape):
 
 def apply_chain(chain, inputs, training=None):
     """Call each layer of `chain`, the first on `inputs`, in `training` or not, the next on what it gives."""
-    for layer in chain if training else fused.folded(chain):
+    for layer in chain if training else fused.folded(chain, inputs.dtype):
         takes_training = isinstance(layer, (Block, layers.BatchNormalization))
         inputs = layer(inputs, training=training) if takes_training else layer(inputs)
     return inputs
