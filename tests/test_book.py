@@ -148,7 +148,16 @@ def test_chapter_opens_with_a_card_and_ends_with_what_was_learned(path):
     assert 0 < learned < following < exercises
     here = CHAPTERS.index(path)
     if here + 1 < len(CHAPTERS):
-        assert f"{{doc}}`{CHAPTERS[here + 1].stem}`" in text[following:exercises], "does not lead to the next chapter"
+        following = rf"\{{doc\}}`(?:[^`]+<)?{CHAPTERS[here + 1].stem}>?`"
+        assert re.search(following, text[learned:exercises]), "does not lead to the next chapter"
+
+
+@each(PAGES_OF_PROSE)
+def test_chapter_has_its_own_number_where_it_is_named(path):
+    text = path.read_text(encoding="utf-8")
+    wrong = [found[0] for found in re.finditer(r"\{doc\}`chapter (\d+) <(?:\.\./)?(\d\d)_\w+>`", text, re.I)
+             if int(found[1]) != int(found[2])]  # fmt: skip
+    assert wrong == []
 
 
 @each(NOTEBOOKS)
