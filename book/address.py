@@ -56,6 +56,13 @@ def site(url):
     return f"https://{owner}.github.io/{name}"
 
 
+def citation(url, root=ROOT):
+    """The text of `CITATION.cff`, with where the book is once it has an address `url`."""
+    text = (root / "CITATION.cff").read_text(encoding="utf-8")
+    where = f"repository-code: {url}\nurl: {site(url)}\n" if url else ""
+    return text.replace("references:\n", f"{where}references:\n", 1)
+
+
 def with_setup_cell(notebook, url):
     """The notebook with the cell that sets it up in Colab, after its title and its card."""
     cell = nbformat.v4.new_code_cell(SETUP.format(url=url, branch=BRANCH).rstrip(), id="setup")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from address import BRANCH, ROOT, repository, site, with_setup_cell
+from address import BRANCH, ROOT, citation, repository, site, with_setup_cell
 from pybtex.database import parse_file
 
 BOOK = ROOT / "book"
@@ -258,6 +258,7 @@ def write(folder, wheel, root=ROOT, url=None):
     shutil.copy(wheel, folder)
     said = f"# {book.title('book/index')}\n\nMade from {book.url} for Google Colab. Changes belong there.\n"
     (folder / "README.md").write_text(said, encoding="utf-8")
+    (folder / "CITATION.cff").write_text(citation(book.url, root), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 
 import nbformat
 import pytest
+import yaml
 from runs import ROOT
 
 sys.path.insert(0, str(ROOT / "book"))
@@ -89,6 +90,12 @@ def test_colab_notebooks_fetch_from_the_address_and_from_nowhere_without_one(pro
     assert f"{OWN} book" in made.cells[1].source
 
 
+def test_the_citation_says_where_the_book_is_once_it_is_somewhere():
+    before, after = (yaml.safe_load(address.citation(url)) for url in (None, OWN))
+    assert not {"repository-code", "url"} & set(before)
+    assert after == before | {"repository-code": OWN, "url": "https://someone.github.io/their-fork"}
+
+
 @pytest.mark.slow
 def test_once_it_is_pushed_the_pages_have_buttons(project):
     """A small book by the project's own settings and extensions, in a repository with a remote."""
@@ -97,7 +104,8 @@ def test_once_it_is_pushed_the_pages_have_buttons(project):
     config = (project / "_config.yml").read_text(encoding="utf-8")
     config = config.replace("execute_notebooks: cache", "execute_notebooks: off")
     (project / "_config.yml").write_text(config, encoding="utf-8")
-    (project / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n  - file: book/04_soft_masks\n")
+    (project / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n"
+                                      "  - file: book/04_soft_masks\n  - file: book/references\n")
     build = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(project)]
     for remote, expected in ((None, 0), (OWN, 1)):
         if remote:
@@ -107,3 +115,5 @@ def test_once_it_is_pushed_the_pages_have_buttons(project):
         button = "https://colab.research.google.com/github/someone/their-fork/blob/colab/book/04_soft_masks.ipynb"
         assert page.count(f'href="{button}"') == expected
         assert expected or "colab.research" not in page
+        cited = (project / "_build" / "html" / "book" / "references.html").read_text(encoding="utf-8")
+        assert cited.count("Its address is") == expected and (OWN in cited) == bool(expected)

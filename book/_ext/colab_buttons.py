@@ -1,4 +1,4 @@
-"""Buttons that open a chapter in Colab: on the pages of a book whose repository has an address on GitHub."""
+"""Buttons that open a chapter in Colab, and where to find what is cited: for a book with an address on GitHub."""
 
 import sys
 from pathlib import Path
@@ -15,6 +15,12 @@ def add(app, config):
         }  # fmt: skip
 
 
+def say_where(app, docname, source):
+    if docname == "book/references" and (url := address.repository(Path(app.srcdir))):
+        source[0] = source[0].replace("## Works cited", f"Its address is <{url}>.\n\n## Works cited")
+
+
 def setup(app):
     app.connect("config-inited", add)
+    app.connect("source-read", say_where)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
