@@ -1,16 +1,14 @@
 """The helper library of the book *Residual attention, step by step*.
 
-It has two storeys. `from ranet_lib import datasets, blocks, models, counting, masks, training` is what a reader reads,
-in the order of the book. `from ranet_lib import runs, show` is the plumbing, which keeps what was run and shows what
-was found.
+A reader reads `datasets, blocks, models, counting, masks, training`, in the order of the book. `runs` and `show` are
+the plumbing, which keeps what was run and shows what was found.
 """
 
 import os
 import sys
 
-# What TensorFlow reads once, when it is first imported; a value set by the user wins.
-# It leaves oneDNN's convolutions and batch normalisation off on processors without VNNI instructions, where they train
-# these networks up to twice as fast.
+# TensorFlow reads this when it is first imported; a value set by the user wins. It leaves oneDNN off on processors
+# without VNNI instructions, where oneDNN trains these networks up to twice as fast.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Warnings and errors, but not what is for information only; 0 shows that too.
 if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1") != "0" and "tensorflow" not in sys.modules:

@@ -18,15 +18,12 @@ NEEDS = {"book": "jupyter_book", "test": "pytest", "train": "papermill"}
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m ranet_lib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m ranet_lib", description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True, metavar="book | test | train")
     commands.add_parser("book", help="run every chapter and build the site in _build/html")
-    commands.add_parser(
-        "test", help="run the quick tests; more words are pytest's options", usage="%(prog)s [-h] [options of pytest]",
-        epilog="For example: test -k masks",
-    )  # fmt: skip
+    commands.add_parser("test", help="run the quick tests; more words are pytest's options",
+                        usage="%(prog)s [-h] [options of pytest]", epilog="For example: test -k masks")  # fmt: skip
     train = commands.add_parser(
         "train", help="train a network; more words are papermill's, such as -p seed 1",
         usage="%(prog)s [-h] FOLDER [-p PARAMETER VALUE ...]",

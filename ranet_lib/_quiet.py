@@ -1,12 +1,11 @@
 """TensorFlow imported without what it logs for information while its libraries load.
 
-The libraries write those lines ("oneDNN custom operations are on ...") before they read TF_CPP_MIN_LOG_LEVEL. Another
-process leaves them out on the way to stderr, so the reason arrives when a library ends this one.
+They write it before they read TF_CPP_MIN_LOG_LEVEL. Another process, which outlives a crash, leaves it out of stderr.
 """
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.machinery import PathFinder
 
 # "I0000 00:00:1700000000.000000 123 port.cc:153] ...", in older versions "2026-01-31 12:00:00.000000: I ...".
@@ -21,11 +20,9 @@ class QuietTensorFlow:
         spec = PathFinder.find_spec(name, path) if name == "tensorflow" else None
         if spec is not None:
             load = spec.loader.exec_module
-
             def load_quietly(module):
                 with without_information():
                     load(module)
-
             spec.loader.exec_module = load_quietly
         return spec
 
@@ -34,7 +31,6 @@ class QuietTensorFlow:
 def without_information():
     """Leave lines for information out of what is written on stderr meanwhile, past Python too."""
     import subprocess  # not above: `import ranet_lib` alone does not wait for it
-
     try:
         stderr = os.dup(2)
         command = [sys.executable, "-I", "-S", __file__]
@@ -49,10 +45,22 @@ def without_information():
         os.dup2(stderr, 2)
         os.close(stderr)
         passing_on.stdin.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):  # a process begun meanwhile still writes there
             passing_on.wait(1)
-        except subprocess.TimeoutExpired:  # a process begun meanwhile still writes there
-            pass
+
+
+@contextmanager
+def logged_from(level, scope=None):
+    """The context `scope`, in which TensorFlow's Python logs only what is of this `level` or above."""
+    import logging
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        with scope or nullcontext():
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 if __name__ == "__main__":  # the other process

@@ -13,8 +13,7 @@ from ranet_lib import blocks, models
 def count_flops(model):
     """Floating-point operations of one image's forward pass: 2 for each multiply-add of convolutions and dense layers.
 
-    The paper's "FLOPs" are multiply-adds, half of this number. `model` is a built `keras.Model` with a fixed input
-    size, made of `blocks` and ordinary layers.
+    The paper's "FLOPs" are multiply-adds, half of this number. `model` is a `keras.Model` with a fixed input size.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), blocks.convolution(4, 3)])
@@ -34,7 +33,7 @@ def count_activations(model):
     """Values that `model` computes for one image, about as many as training keeps for the backward pass.
 
     Every convolution, normalisation, ReLU, pooling, up-sampling, addition, product and mask counts with the size of
-    its output. A framework may keep fewer (it can work out a ReLU again) or more. `model` is as in `count_flops`.
+    its output. `model` is as in `count_flops`.
 
     Example:
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), blocks.convolution(4, 3)])
@@ -61,7 +60,6 @@ def count_activations(model):
 def without_weights():
     """Networks made inside have no memory for weights: good for looking at, and for `stateless_call` inside."""
     from keras.src.backend.common import global_state
-
     # Keras keeps a list of what to fill at the end of the next stateless scope, and would fill these networks then.
     to_fill = global_state.get_global_attribute("uninitialized_variables", [], set_to_default=True)
     before = len(to_fill)
@@ -76,9 +74,8 @@ def describe(name, num_classes=10, input_shape=None, **options):
     """The size and cost of a network, counted on the network itself but without the memory for its weights.
 
     `name`, `num_classes`, `input_shape`, `options` and the errors are those of `create_model`. Returns a dict: `name`,
-    `num_classes`, `layers` (as the paper counts them), `parameters` (moving averages included), `trainable`, `flops`
-    and `activations` (as counted above), and what the authors print or None: `printed_parameters` (millions) and
-    `printed_flops` (multiply-adds in billions).
+    `num_classes`, `layers` (as the paper counts them), `parameters` (moving averages included), `trainable`, `flops`,
+    `activations`, and what the authors print or None: `printed_parameters`, `printed_flops`.
 
     Example:
         >>> found = counting.describe("attention_56")
@@ -92,13 +89,9 @@ def describe(name, num_classes=10, input_shape=None, **options):
     layout = {key: value for key, value in resolved.items() if key not in models.DEFAULT_OPTIONS}
     changed = bool(options) or input_shape is not None
     return {
-        "name": name,
-        "num_classes": num_classes,
-        "layers": dataclasses.replace(spec, **layout).weighted_layers,
+        "name": name, "num_classes": num_classes, "layers": dataclasses.replace(spec, **layout).weighted_layers,
         "parameters": model.count_params(),
         "trainable": sum(math.prod(weight.shape) for weight in model.trainable_weights),
-        "flops": count_flops(model),
-        "activations": count_activations(model),
+        "flops": count_flops(model), "activations": count_activations(model),
         "printed_parameters": None if changed else spec.printed_parameters.get(num_classes),
-        "printed_flops": None if changed else spec.printed_flops,
-    }
+        "printed_flops": None if changed else spec.printed_flops}  # fmt: skip

@@ -1,7 +1,6 @@
 """The same results in fewer passes over memory, on TensorFlow: a reader who skips this file loses nothing.
 
-In these networks the operations between the convolutions cost more time than the convolutions, because they read and
-write whole maps. Each function and layer says what it computes; tests compare it with that plain form.
+Between their convolutions these networks read and write whole maps. Tests compare each function with its plain form.
 """
 
 import functools
@@ -17,8 +16,7 @@ register = keras.saving.register_keras_serializable(package="ranet_lib")
 def add(features, shortcut):
     """`features` plus a `shortcut` of their shape, where `features` come from a convolution without bias.
 
-    A bias of zeros is added between them, because TensorFlow makes one operation of convolution, bias and sum. It is a
-    placeholder, or TensorFlow would optimise it away.
+    A placeholder of zeros is added as a bias, because TensorFlow makes one operation of convolution, bias and sum.
     """
     if not _on_processor_in_16_bits(features):
         return features + shortcut
@@ -39,8 +37,7 @@ def up_sample(features, size, interpolation="bilinear"):
     """`ops.image.resize(features, size, interpolation=interpolation)`, for maps that are not to be shrunk.
 
     `features` are `(batch, height, width, channels)`, the last three known; `size` is `(height, width)`;
-    `interpolation` is "bilinear" or "nearest". Bilinear interpolation is a product with a matrix for each axis, in 16
-    bits quicker than TensorFlow's own, which computes in float32, and whose result Keras clamps and casts.
+    `interpolation` is "bilinear" or "nearest". Bilinear, in 16 bits, is a product with a matrix for each axis: quicker.
     """
     if interpolation != "bilinear" or not _on_processor_in_16_bits(features):
         return ops.image.resize(features, size, interpolation=interpolation, data_format="channels_last")
@@ -67,8 +64,8 @@ def _interpolation(before, after):
 def folded(chain, dtype="float32"):
     """The layers of `chain` for use outside of training, each convolution joined with the normalisation after it.
 
-    There a normalisation only multiplies and adds, and the kernel can do so. TensorFlow makes one operation of that
-    convolution and the ReLU behind it. In 16 bits, by `dtype`, nothing is joined: it would turn more answers.
+    There a normalisation only multiplies and adds, which the kernel can do; the ReLU then joins that operation.
+    In 16 bits, by `dtype`, nothing is joined: it would turn more answers.
     """
     if keras.backend.backend() != "tensorflow" or keras.backend.standardize_dtype(dtype) in ("float16", "bfloat16"):
         return chain
@@ -118,9 +115,8 @@ def _accelerators():
 class BatchNormalization(layers.BatchNormalization):
     """Batch normalisation over the last axis: `keras.layers.BatchNormalization`, faster on TensorFlow.
 
-    Keras computes it in several passes over memory. On TensorFlow this layer calls the fused kernel; weights and
-    results are the same. `momentum=0.9` lets the moving averages settle within a few hundred steps; `epsilon=1e-5` is
-    added to the variance. Replicas of `tf.distribute` that share a batch share its statistics.
+    There it calls the fused kernel; weights and results are the same. `momentum=0.9` lets the moving averages settle
+    within a few hundred steps; `epsilon=1e-5` is added to the variance. Replicas share the statistics of a batch.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):

@@ -1,7 +1,6 @@
 """Seeing what a network attends to: its masks, how well they find an object, and how strongly each stage responds."""
 
 import functools
-import logging
 import math
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ranet_lib import blocks, checks
+from ranet_lib._quiet import logged_from
 
 
 def attention_modules(model):
@@ -19,11 +19,10 @@ def attention_modules(model):
 def attention_masks(model, images, batch_size=None, channels=False):
     """The masks that the attention modules of `model` apply to `images`: a list with one float32 array per module.
 
-    Their shape is `(count, h, w)` with the module's own height and width, or `(count, h, w, filters)` with
-    `channels=True`, which does not average over the channels. `model` may be any chain of layers with attention
-    modules in it. `images` are prepared (`dataset.prepare(...)`), `(count, height, width, 3)`. `batch_size=None` takes
-    250 at a time, or fewer where the maps of a large network would fill the memory. Raises a ValueError for a model
-    without attention modules, or images of the wrong shape.
+    Their shape is `(count, h, w)` at the module's own size, or with `channels=True`, which takes no mean over them,
+    `(count, h, w, filters)`. `model` is any chain of layers with attention modules, `images` are prepared
+    (`dataset.prepare(...)`). `batch_size=None` takes 250 at a time, or fewer where large maps would fill the memory.
+    Raises a ValueError for a model without attention modules, or images of the wrong shape.
 
     Example:
         >>> model = models.create_model("attention_tiny")
@@ -51,8 +50,7 @@ class MaskHistory(keras.callbacks.Callback):
         training.fit(network, data, recipe, callbacks=[watch])
         watch.epochs[3][0]  # of the first module, after three epochs
 
-    `model` is the network, with attention modules, and `images` are a few prepared images. `epochs` is a list of what
-    `attention_masks` returns (its errors are raised here, too), first before training, then after each epoch.
+    `model` and the few `images` are as in `attention_masks`. `epochs` lists their masks, before training first.
     """
 
     def __init__(self, model, images):
@@ -109,21 +107,15 @@ class _Viewer(keras.Model):
         if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
             largest = max(math.prod(layer.output.shape[1:]) for layer in self.model.layers)
             batch_size = max(1, min(250, 2**25 // largest))
-        logger = logging.getLogger("tensorflow")  # it warns of each function from the fifth on
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
+        with logged_from("ERROR"):  # TensorFlow warns of each function from the fifth on
             return self.predict(images, batch_size=batch_size, verbose=0)
-        finally:
-            logger.setLevel(level)
 
 
 def split_at(model, name):
     """The network `model` in two functions: from images to the features after its layer `name`, and on to the logits.
 
-    The layer is one of the network itself or of a stage, such as "stage_3_attention_1". Called one after the other, the
-    functions are the network outside of training; the gradient of a logit by the features between them is what Grad-CAM
-    takes. Raises a ValueError for another name, which lists the names.
+    The layer is one of the network itself or of a stage, such as "stage_3_attention_1"; another name is a ValueError.
+    Together the functions are the network outside of training; Grad-CAM needs the gradient between them.
     """
     chain = list(_chain(model))
     names = [layer.name for layer in chain]
@@ -163,8 +155,8 @@ def localization_score(masks, truth):
     """
     masks, truth = np.asarray(masks, "float32"), np.asarray(truth)
     if masks.ndim != 3 or truth.ndim != 3 or len(masks) != len(truth):
-        shapes = f"{masks.shape} and {truth.shape}"
-        raise ValueError(f"masks and truth must be (count, height, width) with one count; received {shapes}")
+        wanted = "masks and truth must be (count, height, width) with one count"
+        raise ValueError(f"{wanted}; received {masks.shape} and {truth.shape}")
     if truth.dtype != bool:
         raise ValueError(f"truth must be a bool array, True on the object; received {truth.dtype}")
     inside = truth.sum(axis=(1, 2))
@@ -180,9 +172,8 @@ def localization_score(masks, truth):
 def localization(model, dataset, batch_size=None):
     """The mean `localization_score` of the masks of `model` on the test images of `dataset`, for each attention module.
 
-    A dict: `modules` (a list, one score per module), `random` and `centre` (those of `reference_masks`), and `images`,
-    their number; None if the model has no masks. `batch_size` is as in `attention_masks`. Raises a ValueError for
-    data without true object masks.
+    A dict with `modules` (a list), `random` and `centre` (of `reference_masks`) and `images` (their number); None for a
+    model without masks. `batch_size`: see `attention_masks`. Raises a ValueError for data without true object masks.
     """
     split = dataset.test
     if split.masks is None:
@@ -204,14 +195,14 @@ def resize(masks, size):
     masks = np.asarray(masks, "float32")
     if masks.shape[1:] == tuple(size):
         return masks
-    enlarged = keras.ops.image.resize(masks[..., None], tuple(size), "bilinear", data_format="channels_last")
-    return keras.ops.convert_to_numpy(enlarged)[..., 0]
+    resized = keras.ops.image.resize(masks[..., None], tuple(size), "bilinear", data_format="channels_last")
+    return keras.ops.convert_to_numpy(resized)[..., 0]
 
 
 def reference_masks(kind, count, size, seed=0):
     """`count` masks that know nothing, to compare a network's with: float32 `(count, height, width)` in [0, 1].
 
-    `kind` is "random" (each pixel independent, by `seed`) or "centre" (a Gaussian blob in the middle, a quarter of the
+    `kind` is "random" (each pixel by itself, by `seed`) or "centre" (a Gaussian blob in the middle, a quarter of the
     image wide), `size` is `(height, width)`. Raises a ValueError for another kind.
 
     Example:

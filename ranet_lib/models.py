@@ -2,9 +2,6 @@
 
     model = models.create_model("attention_56", num_classes=10)
     model.summary()                       # a screenful; summary(expand_nested=True) opens the stages
-
-Every network takes prepared images `(batch, height, width, 3)` and returns logits `(batch, num_classes)`: train with
-`from_logits=True`, because there is no softmax at the end.
 """
 
 import dataclasses
@@ -20,21 +17,16 @@ from ranet_lib import blocks, checks
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What a name stands for: the layout of the network, and the numbers that its authors print. Tuples are by stage.
+    """The layout of the network `name`, and the numbers that its authors print. Tuples have an entry for each stage.
 
-    Attributes:
-        name, description, input_shape: a word, a sentence, and `(height, width, channels)` of its images.
-        stem_filters, stem_kernel, stem_strides: of the first convolution.
-        stem_pool: size of the max pooling after it, of stride 2; None has none.
-        filters, strides: channels of each stage, and strides of its first unit.
-        modules, stage_units: attention modules in each stage (the paper's m), and residual units outside of them.
-        mask_depth, pool_size, interpolation: how often mask branches halve the size, and how they do so and undo it.
-        pre_units, trunk_units, mask_units: the paper's p, t and r.
-        bottleneck: inner convolutions have this fraction of a unit's channels; None, those of its input.
-        groups, use_bias, always_project: of the residual units; see `ResidualUnit`.
-        last_shortcut: whether the last stage's units that keep the shape have a shortcut.
-        dropout: the part of the features that is dropped before the classifier.
-        printed_parameters, printed_flops: millions by number of classes, and multiply-adds in billions.
+    The `description` is a sentence, `input_shape` is `(height, width, channels)`. The first convolution has
+    `stem_filters`, `stem_kernel` and `stem_strides`; max pooling of size `stem_pool` and stride 2 may follow. A stage
+    has `filters` channels, the `strides` of its first unit, so many attention `modules` (the paper's m) and, outside of
+    them, `stage_units`. `mask_depth`, `pool_size` and `interpolation` are those of `MaskBranch`; `pre_units`,
+    `trunk_units` and `mask_units` the paper's p, t and r; `groups`, `use_bias` and `always_project` those of
+    `ResidualUnit`. Inner convolutions have 1 / `bottleneck` of a unit's channels (None: those of its input). Without
+    `last_shortcut`, the last stage's units that keep the shape have none. `dropout` is the part dropped before the
+    classifier, `printed_parameters` are millions by number of classes, `printed_flops` billions of multiply-adds.
     """
 
     name: str
@@ -66,8 +58,7 @@ class ModelSpec:
     @property
     def weighted_layers(self):
         """Depth as the paper counts it, the first convolution, the classifier, and three a unit of the trunk."""
-        units = sum(self.stage_units) + sum(self.modules) * (2 * self.pre_units + self.trunk_units)
-        return 2 + 3 * units
+        return 2 + 3 * (sum(self.stage_units) + sum(self.modules) * (2 * self.pre_units + self.trunk_units))
 
 
 def _paper(depth, modules, **changes):
@@ -118,8 +109,7 @@ _SPECS = {spec.name: spec for spec in (
             modules=(1, 2, 3), printed_parameters={10: 97.902794}),
     _source("source_attention_92_cifar100",
             "The student project's Attention-92 for CIFAR-100: widths doubled from the second stage on.",
-            modules=(1, 2, 3), filters=(128, 512, 1024, 2048), printed_parameters={100: 385.083684}),
-)}  # fmt: skip
+            modules=(1, 2, 3), filters=(128, 512, 1024, 2048), printed_parameters={100: 385.083684}))}  # fmt: skip
 
 # Larger numbers are mistakes: building would take hours, or all memory.
 _MOST_CLASSES, _MOST_PIXELS, _MOST_UNITS, _MOST_WIDTH = 1_000_000, 10_000, 100, 100
@@ -143,8 +133,7 @@ OPTIONS = {
 #: The values of options that are not given. The other options change the layout of `model_spec`.
 DEFAULT_OPTIONS = {
     "learning": "residual", "mask_activation": "mixed", "mask_branch": "encoder_decoder", "shortcut": True,
-    "width": 1.0, "checkpointing": False,
-}  # fmt: skip
+    "width": 1.0, "checkpointing": False}  # fmt: skip
 
 
 def list_models():
@@ -167,11 +156,7 @@ def model_spec(name):
 
 
 def check_options(name, options):
-    """The dict `options` for the network `name`, with `DEFAULT_OPTIONS` filled in and one entry for each stage.
-
-    Raises a ValueError for an unknown option, a value that is not allowed, or an attention option on a network without
-    attention modules.
-    """
+    """The dict `options` of the network `name` with all `DEFAULT_OPTIONS` filled in; a ValueError names a wrong one."""
     spec = model_spec(name)
     if not isinstance(options, dict):
         raise ValueError(f"model_options must be a dict such as {{'learning': 'naive'}}; received {options!r}")
@@ -235,7 +220,6 @@ def create_model(name, num_classes=10, input_shape=None, **options):
     if not isinstance(input_shape, (list, tuple)) or len(input_shape) != 3:
         raise ValueError(f"input_shape must be (height, width, channels); received {input_shape!r}")
     input_shape = tuple(checks.whole("input_shape", size, 1, _MOST_PIXELS) for size in input_shape)
-
     width, shortcut = options.pop("width"), options.pop("shortcut")
     of_units = {"checkpointing": options.pop("checkpointing")}
     of_modules = {key: options.pop(key) for key in ("learning", "mask_activation", "mask_branch")}
@@ -245,24 +229,20 @@ def create_model(name, num_classes=10, input_shape=None, **options):
     of_modules |= {key: getattr(spec, key) for key in layout}
     step = math.lcm(4, (spec.bottleneck or 1) * spec.groups)  # the units can divide its multiples
     first, *widths = (max(step, step * round(filters * width / step)) for filters in (spec.stem_filters, *spec.filters))
-
     inputs = keras.Input(input_shape, name="images")
     stem = blocks.convolution(first, spec.stem_kernel, spec.stem_strides, use_bias=spec.use_bias, name="stem")
     features = stem(inputs)
     if spec.stem_pool:
         features = blocks.BatchNormalization(name="stem_bn")(features)
         features = layers.ReLU(name="stem_relu")(features)
-        features = layers.MaxPooling2D(
-            spec.stem_pool, strides=2, padding="same", data_format="channels_last", name="stem_pool"
-        )(features)
+        features = layers.MaxPooling2D(spec.stem_pool, 2, "same", "channels_last", name="stem_pool")(features)
     for index, filters in enumerate(widths):
         stage, inner = f"stage_{index + 1}", filters // (spec.bottleneck or 1)
         before = inner if spec.bottleneck else features.shape[-1]
         chain = [blocks.ResidualUnit(filters, spec.strides[index], before, name=f"{stage}_unit_1", **of_units)]
         unit = of_units | {"inner_filters": inner}
         inside = unit | {"shortcut": shortcut}
-        modules = spec.modules[index] if index < len(spec.modules) else 0  # none in ImageNet's last stage
-        for i in range(modules):
+        for i in range(spec.modules[index] if index < len(spec.modules) else 0):  # none in ImageNet's last stage
             title = f"{stage}_attention_{i + 1}"
             chain.append(blocks.AttentionModule(filters, spec.mask_depth[index], name=title, unit=inside, **of_modules))
         keeps = spec.last_shortcut or index + 1 < len(spec.filters)

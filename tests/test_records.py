@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from runs import ROOT, run_train
 from scipy.stats import binomtest
@@ -328,47 +327,6 @@ def test_the_interval_of_one_run_is_wilsons(wrong, images):
     low, high = runs.error_interval(100 * wrong / images, images)
     expected = binomtest(wrong, images).proportion_ci(0.95, "wilson")
     assert (low, high) == pytest.approx((100 * expected.low, 100 * expected.high))
-
-
-# --- Differences between rows
-
-
-def rows_of(errors):
-    """Rows of `summary`, as far as differences need them, from an array (row, seed); nan: not run."""
-    rows = []
-    for of_row in errors:
-        by_seed = {seed: float(error) for seed, error in enumerate(of_row) if not np.isnan(error)}
-        rows.append({"dataset": "a", "copy": "b", "train_images": 9, "n": len(by_seed), "by_seed": by_seed})
-    return rows
-
-
-def test_what_a_seed_does_to_all_rows_is_no_scatter():
-    errors = np.random.default_rng(0).normal(size=(6, 3))
-    left = errors - errors.mean(axis=0) - errors.mean(axis=1, keepdims=True) + errors.mean()
-    deviation, freedom = runs.scatter(rows_of(errors))
-    assert (deviation, freedom) == (pytest.approx(np.sqrt((left**2).sum() / 10)), 10)
-    lucky = errors + np.array([0.0, 40.0, -7.0])
-    assert runs.scatter(rows_of(lucky)) == (pytest.approx(deviation), 10)
-    assert runs.scatter(rows_of([[1.0, 2.0]])) is None and runs.scatter([]) is None
-
-
-def test_rows_are_compared_on_the_seeds_that_both_have():
-    one, other, third = rows_of([[50.0, 40.0], [52.0, np.nan], [np.nan, 41.0]])
-    assert runs.contrast([(one, 1), (other, -1)], None) == (-2.0, None)
-    assert runs.contrast([(other, 1), (third, -1)], None) == (None, None)
-    value, chance = runs.contrast([(one, 1), (third, -1)], (0.5, 5))
-    assert value == -1.0 and chance == pytest.approx(2.5706 * 0.5 * np.sqrt(2), rel=1e-4)
-
-
-def test_equal_rows_differ_beyond_their_chance_in_one_study_of_twenty():
-    """Also from two seeds a row, where twice a badly known standard error is too narrow."""
-    rng, beyond = np.random.default_rng(1), []
-    for _ in range(1000):
-        luck = rng.normal(scale=5.0, size=2)  # of the seeds: ten times the scatter
-        rows = rows_of(30.0 + luck + rng.normal(scale=0.5, size=(4, 2)))
-        value, chance = runs.contrast([(rows[0], 1), (rows[1], -1)], runs.scatter(rows))
-        beyond.append(abs(value) > chance)
-    assert np.mean(beyond) == pytest.approx(0.05, abs=0.02)
 
 
 # --- make results

@@ -120,3 +120,22 @@ def test_the_family_has_one_row_a_contrast_and_corrects_over_those_that_ran(reco
     assert [(row["where"], row["found"]["lead"] > 3) for row in known] == [("table 3", True), ("table 1", False)]
     assert known[0]["holm"] == pytest.approx(12 * known[0]["found"]["p"]) and known[1]["holm"] > 0.05
     assert all(0 < row["detectable"] < 3 for row in known)
+
+
+def test_the_runs_of_a_side_are_those_with_its_parameters_and_no_others(record):
+    by_study = {"model": "attention_tiny", "model_options": {"learning": "naive"}}
+    first, second = record(0.2, options={"learning": "naive"}), record(0.3, seed=1, options={"learning": "naive"})
+    again = record(0.4, options={"learning": "naive"})
+    again["time"] = again["time"] | {"finished": "2099-01-01T00:00:00+00:00"}
+    other = record(0.1, options={"learning": "residual"})
+    noisy = record(0.1, options={"learning": "naive"}, label_noise=0.3)
+    failed = record(0.1, seed=2, options={"learning": "naive"})
+    del failed["test"]
+    records = dict(zip("abcdef", (again, second, first, other, noisy, failed)))
+    assert runs.finished(records, by_study, "study") == {0: first, 1: second}
+    assert runs.finished(records, by_study | {"label_noise": 0.3}, "study") == {0: noisy}
+    assert runs.finished(records, by_study, "evidence") == {}
+    deep = record(0.1, options={"modules": 2})
+    by_depth = {"model": "attention_tiny", "model_options": {"modules": 2}}  # one number stands for every stage
+    assert runs.finished({"deep": deep}, by_depth, "study") == {0: deep}
+    assert runs.finished(records, by_study | {"dataset": "cifar100"}, "study") == {}

@@ -63,10 +63,7 @@ def apply_chain(chain, inputs, training=None):
 
 
 def apply_checkpointed(chain, inputs, training=None):
-    """`apply_chain` of `chain`, `inputs` and `training` with less memory: gradient checkpointing (Chen et al. 2016).
-
-    The backward pass computes the values between the layers again, and finds the same gradients.
-    """
+    """`apply_chain` of `chain`, `inputs`, `training` with less memory, by gradient checkpointing (Chen et al. 2016)."""
     weights = [weight for layer in chain for weight in layer.weights]
     averages = [weight for weight in weights if not weight.trainable]
 
@@ -98,7 +95,6 @@ def _computed_again(function):
                 tape.watch(again)
                 outputs = function(*again)
             return tape.gradient(outputs, again, of_outputs, unconnected_gradients="zero")
-
         return function(*inputs), gradients
 
     return remembered

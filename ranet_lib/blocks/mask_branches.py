@@ -78,17 +78,13 @@ class _Mask(Block):
 class MaskBranch(_Mask):
     """The bottom-up top-down mask branch: an encoder and a decoder around a small bottom. Keeps the shape.
 
-    Down: `depth` times, max pooling of stride 2 and `units` residual units. Up: `depth` times, `units` residual units
-    and up-sampling to the exact size before that pooling. `depth - 1` skip connections, of one unit each, join equal
-    sizes. Then BN-ReLU-conv 1x1 twice, and the mask activation. Paper: section 3.2, figure 3. Raises a ValueError for
-    a wrong argument, or an input too small to be halved `depth` times.
+    Down: `depth` times, max pooling of stride 2 and `units` residual units (the paper's `r`). Up: `depth` times, again
+    `units` and up-sampling to the exact size before that pooling. `depth - 1` skip connections, of one unit each, join
+    equal sizes. Then BN-ReLU-conv 1x1 twice, and the mask activation. Paper: section 3.2, figure 3.
 
-    Args:
-        filters: channels of input and output.
-        depth, units: how many times the size is halved, rounded up; residual units per step (the paper's `r`).
-        mask_activation: "mixed", "channel" or "spatial".
-        unit: further arguments of `ResidualUnit`, as a dict.
-        pool_size, interpolation: 3 and "bilinear" as in the paper, or 2 and "nearest" as in the student project.
+    `filters` are the channels of input and output, `mask_activation` is "mixed", "channel" or "spatial", `unit` has
+    further arguments of `ResidualUnit`. `pool_size` and `interpolation` are 3 and "bilinear" as in the paper, or 2 and
+    "nearest" as in the student project. Raises a ValueError for a wrong argument or too small an input.
 
     Example:
         >>> branch = blocks.MaskBranch(16, depth=2)
@@ -155,9 +151,8 @@ class MaskBranch(_Mask):
 def local_inner_filters(filters, mask_depth, mask_units=1, unit=None):
     """Inner channels with which `3 * mask_units` units at full size cost what an encoder-decoder's units cost.
 
-    The paper's table 4 compares the two at equal cost. An encoder-decoder (of `filters`, `mask_depth`, `mask_units` and
-    `unit`) works mostly on small maps, so the units at full size must be thin. Counted in multiply-adds, for sizes
-    that two divides, and rounded to a multiple of `groups`.
+    The paper's table 4 compares the two at equal cost. Counted in multiply-adds, for sizes that two divides, from the
+    `filters`, `mask_depth`, `mask_units` and `unit` of the encoder-decoder.
 
     Example:
         >>> blocks.local_inner_filters(64, mask_depth=3)
@@ -177,8 +172,7 @@ def local_inner_filters(filters, mask_depth, mask_units=1, unit=None):
 class LocalMaskBranch(_Mask):
     """A mask branch that never leaves its resolution: `units` residual units, then the same tail. Keeps the shape.
 
-    The paper compares it with the encoder-decoder (table 4, "local convolutions"). `filters`, `mask_activation` and
-    `unit` are those of `MaskBranch`. Raises a ValueError for a wrong argument.
+    The paper's "local convolutions" (table 4). `filters`, `mask_activation`, `unit`, ValueError: as in `MaskBranch`.
 
     Example:
         >>> mask = blocks.LocalMaskBranch(16, units=1)(np.zeros((1, 8, 8, 16)))
@@ -188,8 +182,8 @@ class LocalMaskBranch(_Mask):
 
     def __init__(self, filters, units=3, mask_activation="mixed", unit=None, **kwargs):
         super().__init__(filters, mask_activation, unit, **kwargs)
-        names = [f"unit_{i + 1}" for i in range(checks.whole("units", units))]
-        self.units = [ResidualUnit(filters, name=name, **self.unit) for name in names]
+        count = checks.whole("units", units)
+        self.units = [ResidualUnit(filters, name=f"unit_{i + 1}", **self.unit) for i in range(count)]
 
     def _look(self, inputs, training):
         return apply_chain(self.units, inputs, training)

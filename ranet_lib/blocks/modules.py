@@ -14,21 +14,15 @@ LEARNING_RULES = ("residual", "naive")
 class AttentionModule(Block):
     """Residual units, then a trunk branch beside a mask branch, combined, then residual units. Keeps the shape.
 
-    With `F` the trunk and `M` the mask, both `(batch, height, width, filters)`, the output of the two branches is
+    With `F` the trunk and `M` the mask, both `(batch, height, width, filters)`, `learning` says how they are combined:
 
         learning="residual":  (1 + M) * F    attention residual learning, equation 3 of the paper
         learning="naive":     M * F          naive attention learning, equation 1
 
-    Raises a ValueError for a wrong argument.
-
-    Args:
-        filters: channels of input and output.
-        mask_depth: how many times an encoder-decoder mask branch halves the size.
-        pre_units, trunk_units, mask_units: the paper's `p`, `t` and `r`. As many units follow as precede.
-        learning: "residual" or "naive".
-        mask_activation, pool_size, interpolation: see `MaskBranch`.
-        mask_branch: "encoder_decoder", or "local": `3 * mask_units` units at full size, thin enough to cost the same.
-        unit: further arguments of `ResidualUnit`, as a dict; `{"shortcut": False}` is "without shortcut".
+    `pre_units`, `trunk_units` and `mask_units` are the paper's `p`, `t` and `r`; as many units follow as precede.
+    `mask_branch` is "encoder_decoder", which halves the size `mask_depth` times, or "local": `3 * mask_units` units at
+    full size, thin enough to cost the same. `filters`, `mask_activation`, `unit`, `pool_size`, `interpolation` and the
+    ValueError for a wrong argument are those of `MaskBranch`.
 
     Example:
         >>> module = blocks.AttentionModule(16, pre_units=0, trunk_units=1)

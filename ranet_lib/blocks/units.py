@@ -10,34 +10,23 @@ from ranet_lib.fused import BatchNormalization
 
 
 def convolution(filters, kernel_size, strides=1, groups=1, use_bias=False, name=None):
-    """A convolution as the paper trains it: zero padding that keeps the size, He initialisation.
-
-    `filters`, `kernel_size`, `strides`, `groups`, `use_bias` and `name` are those of `keras.layers.Conv2D`.
-    """
-    return layers.Conv2D(
-        filters, kernel_size, strides=strides, groups=groups, padding="same", data_format="channels_last",
-        use_bias=use_bias, kernel_initializer="he_normal", name=name,
-    )  # fmt: skip
+    """Keras's convolution (`filters`, `kernel_size`, `strides`, `groups`, `use_bias`, `name`) as in the paper."""
+    return layers.Conv2D(filters, kernel_size, strides, padding="same", data_format="channels_last", groups=groups,
+                         use_bias=use_bias, kernel_initializer="he_normal", name=name)  # fmt: skip
 
 
 @register
 class ResidualUnit(Block):
     """A pre-activation bottleneck unit: BN-ReLU-conv 1x1, BN-ReLU-conv 3x3, BN-ReLU-conv 1x1, plus the input.
 
-    `(batch, height, width, channels)` becomes `(batch, height / strides, width / strides, filters)`, rounded up.
-    Where the shape changes, the shortcut is a 1x1 convolution of the input; elsewhere it is the input itself.
-    Follows He et al. 2016, "Identity mappings in deep residual networks", as the paper's section 3 does. Raises a
-    ValueError for a count below 1, or channels that cannot be divided as asked.
+    `(batch, height, width, channels)` becomes `(batch, height / strides, width / strides, filters)`, rounded up. Where
+    `strides` or `filters` change it, the shortcut is a 1x1 convolution. Follows He et al. 2016, as does section 3.
 
-    Args:
-        filters: channels of the output.
-        strides: 2 halves height and width, 1 keeps them.
-        inner_filters: channels between the convolutions; None, the bottleneck of the paper, is a quarter of `filters`.
-        shortcut: False leaves the addition out (the student project's "without shortcut").
-        groups: of the 3x3 convolution (more than 1 in AttentionNeXt).
-        always_project: True makes every shortcut a 1x1 convolution (as in the student project).
-        use_bias: True gives each convolution a bias (as in the student project).
-        checkpointing: True keeps nothing inside the unit for the backward pass; see `apply_checkpointed`.
+    `inner_filters` are the channels between the convolutions (None, the paper's bottleneck: a quarter of `filters`),
+    `groups` are those of the 3x3 convolution (more than 1 in AttentionNeXt). `shortcut=False` leaves the addition out.
+    As in the student project, `always_project` makes every shortcut a 1x1 convolution, `use_bias` gives each
+    convolution a bias. `checkpointing` is that of `apply_checkpointed`. Raises a ValueError for a count below 1, or
+    channels that cannot be divided as asked.
 
     Example:
         >>> unit = blocks.ResidualUnit(64, strides=2)
@@ -57,16 +46,14 @@ class ResidualUnit(Block):
         self.checkpointing = checks.choice("checkpointing", checkpointing, (True, False))
         if inner_filters is None and filters % 4:
             raise ValueError(f"filters must be a multiple of 4, or inner_filters be given; received filters={filters}")
-        inner = checks.whole("inner_filters", filters // 4 if inner_filters is None else inner_filters)
-        self.inner_filters = inner
-        if inner % groups:
+        self.inner_filters = checks.whole("inner_filters", filters // 4 if inner_filters is None else inner_filters)
+        if (inner := self.inner_filters) % groups:
             raise ValueError(f"inner_filters must be a multiple of groups = {groups}; received {inner}")
         conv = functools.partial(convolution, use_bias=use_bias)
         self.residual = [
             BatchNormalization(name="bn_1"), layers.ReLU(name="relu_1"), conv(inner, 1, name="conv_1"),
             BatchNormalization(name="bn_2"), layers.ReLU(name="relu_2"), conv(inner, 3, strides, groups, name="conv_2"),
-            BatchNormalization(name="bn_3"), layers.ReLU(name="relu_3"), conv(filters, 1, name="conv_3"),
-        ]  # fmt: skip
+            BatchNormalization(name="bn_3"), layers.ReLU(name="relu_3"), conv(filters, 1, name="conv_3")]  # fmt: skip
         self.projection = None  # the convolution of the shortcut, where there is one
 
     def build(self, input_shape):
@@ -95,8 +82,7 @@ class ResidualUnit(Block):
 class TrunkBranch(Block):
     """The trunk of an attention module: `units` residual units in a row (the paper's `t`). Keeps the shape.
 
-    `filters` are the channels of input and output, `unit` has further arguments of `ResidualUnit`, as a dict.
-    Raises a ValueError for a wrong argument.
+    `filters` are its channels, `unit` is a dict for `ResidualUnit`. Raises a ValueError for a wrong argument.
 
     Example:
         >>> trunk = blocks.TrunkBranch(16, units=1)
@@ -107,8 +93,8 @@ class TrunkBranch(Block):
     def __init__(self, filters, units=2, unit=None, **kwargs):
         super().__init__(**kwargs)
         self.filters, self.unit = filters, dict(unit or {})
-        names = [f"unit_{i + 1}" for i in range(checks.whole("units", units))]
-        self.units = [ResidualUnit(filters, name=name, **self.unit) for name in names]
+        count = checks.whole("units", units)
+        self.units = [ResidualUnit(filters, name=f"unit_{i + 1}", **self.unit) for i in range(count)]
 
     def sublayers(self):
         return list(self.units)

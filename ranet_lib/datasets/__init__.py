@@ -11,39 +11,26 @@ from ranet_lib.files.fetching import DownloadError
 
 __all__ = [
     "Dataset", "DownloadError", "Split", "augment", "check_name", "corrupt_labels", "load_dataset",
-    "rotate_shift_mirror", "transition_matrix", "with_label_noise",
-]  # fmt: skip
+    "rotate_shift_mirror", "transition_matrix", "with_label_noise"]  # fmt: skip
 
 
-def load_dataset(
-    name: str, data_dir: str | os.PathLike | None = None, seed: int = 0, image_size: int | None = None
-) -> Dataset:
+def load_dataset(name: str, data_dir: str | os.PathLike | None = None, seed: int = 0, image_size: int | None = None):
     """Load a data set as arrays, in three splits.
 
     - `cluttered_digits`: 10,000 training, 1,000 validation and 2,000 test images of 32x32 pixels, painted for each seed
       from the handwritten digits of scikit-learn. One digit lies on strokes and cut pieces of other digits, in colours
       as strong as its own; its true mask is known. A writing, and any piece of it, occurs in one split only.
-    - `cifar10`, `cifar100` (fine labels): read in the official layout, binary or pickled, unpacked or as .tar.gz, whole
-      or with fewer images per file. Without `data_dir` the archive (170 MB) is downloaded once, into the folder of the
-      environment variable `RANET_DATA` or `~/.cache/ranet`. Validation is a tenth of the official training images.
+    - `cifar10`, `cifar100` (fine labels): the official files, binary or pickled, unpacked or as .tar.gz, whole or with
+      fewer images. Without `data_dir` the archive (170 MB) is downloaded once, into the folder of the environment
+      variable `RANET_DATA` or `~/.cache/ranet`. Validation is a tenth of the official training images.
     - `folder:PATH`: your own images, one folder per class, in any format that Pillow reads with at most 8 bits per
       channel, transparent pixels in white; each is scaled and cropped to its central square. Folders `train`,
-      `validation` and `test` in PATH hold the class folders of a split. A missing split is drawn from the training
-      images, a tenth of each class.
+      `validation` and `test` in PATH hold the class folders of a split; a missing one is a tenth of each class.
 
-    Args:
-        name: one of the names above.
-        data_dir: for CIFAR: the official folder, the folder that holds it or its .tar.gz, or that archive itself.
-        seed: a whole number from 0: which digits are painted, or which images are drawn for a split.
-        image_size: for `folder:PATH`: the side of the images in pixels, 32 when None.
-
-    Returns:
-        A `Dataset`.
-
-    Raises:
-        ValueError: an unknown name, an argument that the data set does not take, or a damaged file.
-        FileNotFoundError: a folder or a file is missing.
-        DownloadError: no source gave the archive.
+    `name` is one of these. For CIFAR, `data_dir` is the official folder, the folder that holds it or its .tar.gz, or
+    that archive itself. `seed`, from 0, says which digits are painted, or which images are drawn for a split. For a
+    folder, `image_size` is the side of the images in pixels (None: 32). Raises a ValueError for a wrong argument or a
+    damaged file, a FileNotFoundError for a missing one, and a DownloadError where no source gives the archive.
 
     Example:
         >>> data = datasets.load_dataset("cluttered_digits", seed=0)

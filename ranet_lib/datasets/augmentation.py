@@ -5,17 +5,12 @@ import numpy as np
 from ranet_lib import checks
 
 
-def augment(
-    images: np.ndarray, rng: np.random.Generator, pad: int = 4, pad_value: float | np.ndarray = 0, mirror: bool = True
-) -> np.ndarray:
+def augment(images: np.ndarray, rng: np.random.Generator, pad: int = 4, pad_value=0, mirror: bool = True) -> np.ndarray:
     """Pad each image, crop it at random to its own size again, and mirror it with probability 1/2.
 
-    The paper's augmentation for CIFAR. It pads with zeros after subtracting the mean, which is the mean colour: give
-    images that went through `Dataset.prepare`, or `pad_value=dataset.mean` with raw ones.
-
-    `images` have the shape (N, H, W, C) and any type; a new array of the same is returned. `rng` gives the randomness.
-    `pad` pixels are added on each side; they hold `pad_value`, a number or one per channel. `mirror` is False where a
-    mirror image means something else, as for digits. Another shape, or `pad` below 0, is a ValueError.
+    The paper's augmentation for CIFAR. `images` are (N, H, W, C) of any type, as is the new array; `rng` is a NumPy
+    generator. `pad` pixels on each side hold `pad_value`, a number or one per channel: the mean colour is 0 after
+    `Dataset.prepare`. `mirror` is False for digits and the like. Another shape, or `pad` below 0, is a ValueError.
 
     Example:
         >>> image = np.arange(1, 10).reshape(1, 3, 3, 1)
@@ -33,7 +28,6 @@ def augment(
     border = np.rint(pad_value) if images.dtype.kind in "iu" else pad_value
     padded = np.full((count, padded_height, padded_width, channels), border, images.dtype)
     padded[:, pad : pad + height, pad : pad + width] = images
-
     top, left, is_mirrored = draw_crops(count, rng, pad, mirror)
     x = np.arange(width)
     rows = np.arange(count)[:, None] * padded_height + top[:, None] + np.arange(height)
@@ -56,7 +50,6 @@ def rotate_shift_mirror(images: np.ndarray, rng: np.random.Generator, degrees: f
     part `shift` of its side, and mirrored with probability 1/2. Outside the image, its nearest edge pixel goes on.
     """
     from scipy.ndimage import map_coordinates
-
     count, height, width, channels = images.shape
     angle = np.deg2rad(rng.uniform(-degrees, degrees, count))[:, None, None]
     flip = np.where(rng.random(count) < 0.5, -1.0, 1.0)[:, None, None]

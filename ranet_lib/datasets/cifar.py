@@ -22,50 +22,30 @@ class _Layout:
 
     folder: str
     archive: str
-    train: tuple[str, ...]
-    test: str
-    meta: str
+    files: tuple[str, ...]  # training, then test, then the names of the classes
     label_bytes: int = 0  # before each image of a binary file, of which the last is the label wanted; 0 when pickled
     label_key: str = "labels"
-    md5: tuple[str, ...] = ()  # of train, test and meta
+    md5: tuple[str, ...] = ()  # of the files
     archive_md5: str = ""  # in their place for the binary files, for which none was published
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (*self.train, self.test, self.meta)
 
-
+_BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _CIFAR = {
     "cifar10": (
-        _Layout(
-            "cifar-10-batches-py", "cifar-10-python.tar.gz",
-            tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta",
-            md5=(
-                "c99cafc152244af753f735de768cd75f", "d4bba439e000b95fd0a9bffe97cbabec",
-                "54ebc095f3ab1f0389bbae665268c751", "634d18415352ddfa80567beed471001a",
-                "482c414d41f54cd18b22e5b47cb7c3cb", "40351d587109b95175f43aff81a1287e",
-                "5ff9c542aee3614f3951f8cda6e48888",
-            ),
-        ),
-        _Layout(
-            "cifar-10-batches-bin", "cifar-10-binary.tar.gz",
-            tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin", "batches.meta.txt",
-            label_bytes=1, archive_md5="c32a1d4ab5d03f1284b67883e8d87530",
-        ),
-    ),
+        _Layout("cifar-10-batches-py", "cifar-10-python.tar.gz", (*_BATCHES, "batches.meta"), md5=(
+            "c99cafc152244af753f735de768cd75f", "d4bba439e000b95fd0a9bffe97cbabec", "54ebc095f3ab1f0389bbae665268c751",
+            "634d18415352ddfa80567beed471001a", "482c414d41f54cd18b22e5b47cb7c3cb", "40351d587109b95175f43aff81a1287e",
+            "5ff9c542aee3614f3951f8cda6e48888")),
+        _Layout("cifar-10-batches-bin", "cifar-10-binary.tar.gz",
+                (*(f"{file}.bin" for file in _BATCHES), "batches.meta.txt"),
+                label_bytes=1, archive_md5="c32a1d4ab5d03f1284b67883e8d87530")),
     "cifar100": (
-        _Layout(
-            "cifar-100-python", "cifar-100-python.tar.gz", ("train",), "test", "meta", label_key="fine_labels",
-            md5=(
-                "16019d7e3df5f24257cddd939b257f8d", "f0ef6b0ae62326f3e7ffdfab6717acfc",
-                "7973b15100ade9c7d40fb424638fde48",
-            ),
-        ),
-        _Layout(
-            "cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin",), "test.bin", "fine_label_names.txt",
-            label_bytes=2, archive_md5="03b5dce01913d631647c71ecec9e9cb8",  # the coarse label, then the fine one
-        ),
-    ),
+        _Layout("cifar-100-python", "cifar-100-python.tar.gz", ("train", "test", "meta"), label_key="fine_labels", md5=(
+            "16019d7e3df5f24257cddd939b257f8d", "f0ef6b0ae62326f3e7ffdfab6717acfc", "7973b15100ade9c7d40fb424638fde48",
+        )),
+        # The coarse label, then the fine one.
+        _Layout("cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin", "test.bin", "fine_label_names.txt"),
+                label_bytes=2, archive_md5="03b5dce01913d631647c71ecec9e9cb8")),
 }  # fmt: skip
 CLASSES = {"cifar10": 10, "cifar100": 100}
 _LARGEST_FILE = 1 << 29  # bytes; over twice the largest official one, so that no archive can fill the memory
@@ -76,30 +56,32 @@ _md5 = functools.partial(hashlib.md5, usedforsecurity=False)
 def load(name: str, data_dir: str | os.PathLike | None, seed: int) -> Dataset:
     place = fetching.fetch(fetching.ARCHIVES[name]) if data_dir is None else Path(data_dir).expanduser()
     layout, location = _find_cifar(name, place)
-    batches, md5, notes, class_names = {}, {}, "", ()
-    for file, data in (_read_folder if location.is_dir() else _read_archive)(location, layout):
+    *train, test, meta = layout.files
+    batches, md5, notes, class_names, found = {}, {}, "", (), _read_archive(location, layout)
+    if location.is_dir():
+        found = ((file, (location / file).read_bytes()) for file in layout.files if (location / file).is_file())
+    for file, data in found:
         md5[file] = _md5(data).hexdigest()
         try:
-            if file == layout.meta:
+            if file == meta:
                 class_names = _parse_class_names(data, layout, CLASSES[name])
             else:
                 batches[file], note = _parse_batch(data, layout, CLASSES[name])
                 notes += note
-                if len({len(batch) for other, batch in batches.items() if other != layout.test}) > 1:
+                if len({len(batch) for other, batch in batches.items() if other != test}) > 1:
                     raise ValueError(f"holds {len(batches[file])} images; another training file holds another number")
         except ValueError as error:
             raise ValueError(f"{location}: {file}: {error}") from error
     if missing := [file for file in layout.files if file not in md5]:
         raise FileNotFoundError(f"{location} lacks {', '.join(missing)}")
-
     is_official = tuple(md5[file] for file in layout.files) == layout.md5
     if layout.archive_md5 and location.is_file():
         with location.open("rb") as archive:
             is_official = hashlib.file_digest(archive, _md5).hexdigest() == layout.archive_md5
     copy = "official" if is_official else "jpeg" if "JPEG copy" in notes else "unverified"
-    labels = np.concatenate([batches[file].labels for file in layout.train])
-    images = np.concatenate([batches.pop(file).images for file in layout.train])  # and lets go of them
-    return make_dataset(name, *hold_out_tenth(images, labels, seed), batches[layout.test], class_names, copy)
+    labels = np.concatenate([batches[file].labels for file in train])
+    images = np.concatenate([batches.pop(file).images for file in train])  # and lets go of them
+    return make_dataset(name, *hold_out_tenth(images, labels, seed), batches[test], class_names, copy)
 
 
 def _find_cifar(name: str, place: Path) -> tuple[_Layout, Path]:
@@ -107,7 +89,7 @@ def _find_cifar(name: str, place: Path) -> tuple[_Layout, Path]:
     for layout in _CIFAR[name]:
         deeper = (found for depth in ("*/", "*/*/") for found in sorted(place.glob(depth + layout.folder)))
         for folder in (place / layout.folder, place, *deeper):  # Keras has one in another
-            if any((folder / file).is_file() for file in (*layout.train, layout.test)):
+            if any((folder / file).is_file() for file in layout.files[:-1]):
                 return layout, folder
     for layout in _CIFAR[name]:
         stem = layout.archive.removesuffix(".tar.gz")  # a browser's second download is called STEM (1).tar.gz
@@ -118,15 +100,8 @@ def _find_cifar(name: str, place: Path) -> tuple[_Layout, Path]:
     raise FileNotFoundError(f"no {name} in data_dir={str(place)!r}; looked for {looked_for}")
 
 
-def _read_folder(folder: Path, layout: _Layout):
-    """Yield each file that is there, and its bytes."""
-    for file in layout.files:
-        if (folder / file).is_file():
-            yield file, (folder / file).read_bytes()
-
-
 def _read_archive(path: Path, layout: _Layout):
-    """The same from the archive's stream: nothing is unpacked, so nothing can be written anywhere."""
+    """Yield each file and its bytes from the archive's stream: nothing is unpacked, so nothing is written anywhere."""
     wanted = set(layout.files)
     try:
         with tarfile.open(path, "r|*", tarinfo=_Member) as archive:  # compressed or not, in whichever folder

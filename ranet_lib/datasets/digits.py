@@ -69,7 +69,6 @@ def _paint_scenes(glyphs: np.ndarray, digits: np.ndarray, count: int, rng: np.ra
             cover = pieces[rng.integers(0, len(pieces), num)]
             middle = rng.integers(_MARGIN, _MARGIN + _SIDE, (num, 2))
             _paint(canvas, cover, middle - _PIECE_PATCH // 2, _strong_colours(num, rng))
-
         first = (np.cumsum(of_digit) - of_digit)[labels[these]]
         which = first + (rng.random(num) * of_digit[labels[these]]).astype(int)
         size = rng.uniform(13, 18, (num, 1))
@@ -98,12 +97,10 @@ def _cut_pieces(glyphs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     cos, sin = _unit_vectors(angle)
     turned = np.stack([offset[:, 0] * cos + offset[:, 1] * sin, offset[:, 1] * cos - offset[:, 0] * sin], -1)
     cuts = _draw_glyphs(glyph, size, angle, middle - turned, _PIECE_PATCH)
-
     cos, sin = (part[:, None, None] for part in _unit_vectors(rng.uniform(0, np.pi, num)))
     along, across = x * cos + y * sin, y * cos - x * sin
     half_length, half_width = rng.uniform(2.5, 4, (2, num, 1, 1)).astype(np.float32)
     cuts *= np.clip(half_length + 0.5 - np.abs(along), 0, 1) * np.clip(half_width + 0.5 - np.abs(across), 0, 1)
-
     half_length, half_width = (rng.uniform(*limits, (num, 1, 1)).astype(np.float32) for limits in ((2, 4), (0.5, 1.2)))
     beyond = np.maximum(np.abs(along) - half_length, 0)
     strokes = np.clip(half_width + 0.5 - np.sqrt(across**2 + beyond**2), 0, 1)

@@ -7,9 +7,8 @@ import numpy as np
 
 from ranet_lib.datasets.splits import Dataset, Split, make_dataset, random_ranks
 
-_SPLITS = {
-    "train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "testing"),
-}  # fmt: skip
+_SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"),
+           "test": ("test", "testing")}  # fmt: skip
 _LITTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what operating systems and storage boxes leave
 
 
@@ -24,7 +23,6 @@ def load(name: str, seed: int, size: int) -> Dataset:
     for label in class_names:
         if label != label.encode(errors="replace").decode():
             raise ValueError(f"the class folder {label!r} has a name that is no Unicode; rename it")
-
     splits = {}
     for split, folder in given.items():
         if (found := _visible(folder, Path.is_dir)) != class_names:
@@ -34,11 +32,8 @@ def load(name: str, seed: int, size: int) -> Dataset:
             if not (names := _visible(folder / label)):
                 raise ValueError(f"{folder / label} holds no image")
             files += [(number, folder / label / file) for file in names]
-        images = np.empty((len(files), size, size, 3), np.uint8)
-        for place, (_, file) in zip(images, files):
-            place[...] = _read_image(file, size)
+        images = np.fromiter((_read_image(file, size) for _, file in files), np.dtype((np.uint8, (size, size, 3))))
         splits[split] = Split(images, np.array([number for number, _ in files]))
-
     if to_draw := [split for split in _SPLITS if split not in given]:
         everything = splits["train"]
         counts = np.bincount(everything.labels)
@@ -77,7 +72,6 @@ def _visible(folder: Path, keep=lambda path: True) -> list[str]:
 
 def _read_image(path: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps  # not above: whoever has no such folder does not wait for it
-
     if not path.is_file():  # a folder, a link to nothing, or a pipe, which would be waited for without end
         raise ValueError(f"{path} cannot be read as an image: it is no file")
     try:
@@ -100,13 +94,11 @@ def _read_image(path: Path, size: int) -> np.ndarray:
 def _upright(image):
     """Turned as its orientation tag says. What else is in the tags, and whether it is sound, does not matter."""
     from PIL.Image import Transpose
-
     try:
         orientation = image.getexif().get(0x0112)
     except Exception:  # tags can be damaged in any way
         return image
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
-    }  # fmt: skip
+    turns = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+             5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
+             8: Transpose.ROTATE_90}  # fmt: skip
     return image.transpose(turns[orientation]) if orientation in turns else image

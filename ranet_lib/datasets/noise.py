@@ -11,8 +11,8 @@ from ranet_lib.datasets.splits import Dataset, check_labels
 def transition_matrix(level: float, num_classes: int) -> np.ndarray:
     """The paper's label noise: the probability that a label of one class (row) is given as another (column).
 
-    Section 4.1: `1 - level` on the diagonal and `level / (num_classes - 1)` everywhere else. `level` is from 0 to 1,
-    `num_classes` at least 2, or a ValueError says so. The matrix is float64; each row sums to 1.
+    Section 4.1: `1 - level` on the diagonal and `level / (num_classes - 1)` everywhere else. A `level` outside of 0 to
+    1, or `num_classes` below 2, is a ValueError.
 
     Example:
         >>> datasets.transition_matrix(0.5, num_classes=3)
@@ -28,7 +28,7 @@ def transition_matrix(level: float, num_classes: int) -> np.ndarray:
 
 
 def corrupt_labels(labels: np.ndarray, level: float, num_classes: int, seed: int) -> np.ndarray:
-    """Draw each label anew from the row of its true class in `transition_matrix(level, num_classes)`.
+    """Draw each label again from the row of its true class in `transition_matrix(level, num_classes)`.
 
     `labels` are whole numbers from 0 to `num_classes` - 1, shape (N,); a new int64 array is returned. A higher `level`
     corrupts the labels that a lower one does with the same `seed`, and more. A ValueError names what is out of range.
@@ -42,17 +42,14 @@ def corrupt_labels(labels: np.ndarray, level: float, num_classes: int, seed: int
     labels = np.asarray(labels)
     check_labels(labels, num_classes, "labels")
     rng = np.random.default_rng(checks.whole("seed", seed, least=0))
-    is_corrupted = rng.random(len(labels)) < level
-    shift = rng.integers(1, num_classes, len(labels))
-    labels = labels.astype(np.int64)
-    return np.where(is_corrupted, (labels + shift) % num_classes, labels)
+    is_corrupted, labels = rng.random(len(labels)) < level, labels.astype(np.int64)
+    return np.where(is_corrupted, (labels + rng.integers(1, num_classes, len(labels))) % num_classes, labels)
 
 
 def with_label_noise(dataset: Dataset, level: float, seed: int) -> Dataset:
     """A copy of `dataset` with corrupted training and validation labels; the test labels stay true.
 
-    Validation is as noisy as training, because with noisy labels there are no clean ones to choose weights by.
-    `level` and `seed` are as in `corrupt_labels`, ValueError included. The fingerprint stays that of the clean data.
+    With noisy labels there are no clean ones to choose weights by. `level`, `seed`, ValueError: see `corrupt_labels`.
     """
     if checks.number("level", level, least=0, most=1) == 0:
         return dataset

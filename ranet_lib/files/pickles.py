@@ -10,10 +10,9 @@ import numpy as np
 def unpickle_arrays(data: bytes) -> dict:
     """Read a pickled dict of plain values and numpy arrays of integers, running nothing that it names.
 
-    A pickle is a program that may call any function it names. Here the few names that a pickled array needs stand for
-    small readers of this module, so that not even numpy's own code is called; any other is refused. `data` is a pickle
-    of protocol 0 to 5, by Python 2 or 3 and numpy 1 or 2. The dict's keys come out as text, Python 2's other text as
-    bytes, arrays read-only. A ValueError says that the pickle is damaged, no dict, or asks for anything else.
+    A pickle is a program that may call any function. Here the few names that a pickled array needs stand for readers of
+    this module. `data` is a pickle of protocol 0 to 5, by Python 2 or 3 and numpy 1 or 2. Keys come out as text, Python
+    2's other text as bytes, arrays read-only. A pickle that is damaged or asks for anything else is a ValueError.
     """
     try:
         content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
@@ -32,20 +31,17 @@ class _Refused(ValueError):
 
 def _without_tuples(load, keys: slice):
     """An opcode's function `load`, which refuses tuples among the keys of a dict on the stack."""
-
     def checked(reader: pickle._Unpickler) -> None:
         if any(isinstance(key, tuple) for key in reader.stack[keys]):
             raise _Refused("holds a tuple as a key: only plain values and arrays of integers are read")
         load(reader)
-
     return checked
 
 
 class _ArrayUnpickler(pickle._Unpickler):
     """Python's reader of pickles, without sets and tuples as keys.
 
-    It is the one written in Python: a crafted pickle makes the one written in C end the process, by a key of tuples
-    nested too deep to be hashed, or reserve any memory by one high number. Sets would have to be hashed too.
+    A crafted pickle can make the reader in C end the process (tuples nested too deep to hash) or reserve any memory.
     """
 
     dispatch = pickle._Unpickler.dispatch.copy()
@@ -86,7 +82,7 @@ class _Array:
     def of_buffer(cls, raw: bytes, kind: "_Type", shape: tuple, order: str) -> "_Array":
         """As protocol 5 has it, in one."""
         found = cls(None, shape, None)
-        found.array = _integers(raw, kind).reshape(shape, order="F" if order == "F" else "C")
+        found.__setstate__((1, shape, kind, order == "F", raw))
         return found
 
 
@@ -125,8 +121,7 @@ def _text(value: str | bytes) -> str:
 
 
 _READERS = {
-    "numpy.core.multiarray._reconstruct": _Array,
-    "numpy._core.multiarray._reconstruct": _Array,
+    **{f"numpy.{core}.multiarray._reconstruct": _Array for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _Array.of_buffer for core in ("core", "_core")},
     "numpy.ndarray": _Array,  # only ever handed to _reconstruct

@@ -1,9 +1,4 @@
-"""What becomes of training: the parameters of a run, its record, tables of records, trained weights, exported files.
-
-`check_parameters` reads what the experiment notebook was given. `make_record` gathers what a run was and found (schema:
-`record.schema.json`). `summary` gathers runs over their seeds, beside what the paper printed (`PUBLISHED`). `paired`
-and `family` say which differences are chance.
-"""
+"""What becomes of training: the parameters of a run, its record, tables of records, trained weights, exported files."""
 
 from ranet_lib.runs import answers  # noqa: I001
 from ranet_lib.runs.export import EXPORTS, export_model
@@ -13,12 +8,11 @@ from ranet_lib.runs.record import (
     book_folder, environment, make_record, read_record, read_records, result_digest, validate_record, write_record,
 )  # fmt: skip
 from ranet_lib.runs.results import PUBLISHED, error_interval, error_text, published_error, recipe_text, summary
-from ranet_lib.runs.statistics import contrast, detectable, family, holm, paired, scatter
+from ranet_lib.runs.statistics import detectable, family, finished, holm, paired
 
 __all__ = [
-    "EXPORTS", "PARAMETERS", "PRETRAINED", "PUBLISHED", "answers", "book_folder", "check_parameters", "contrast",
-    "detectable", "environment", "error_interval", "error_text", "export_model", "family", "holm", "list_pretrained",
-    "load_pretrained", "make_record", "paired", "pretrained_record", "published_error", "read_record", "read_records",
-    "recipe_text", "result_digest", "run_name", "save_pretrained", "scatter", "summary", "validate_record",
-    "write_record",
-]  # fmt: skip
+    "EXPORTS", "PARAMETERS", "PRETRAINED", "PUBLISHED", "answers", "book_folder", "check_parameters", "detectable",
+    "environment", "error_interval", "error_text", "export_model", "family", "finished", "holm", "list_pretrained",
+    "load_pretrained", "make_record", "paired", "pretrained_record", "published_error", "read_record",
+    "read_records", "recipe_text", "result_digest", "run_name", "save_pretrained", "summary", "validate_record",
+    "write_record"]  # fmt: skip

@@ -8,10 +8,7 @@ import numpy as np
 
 
 def pack(classes, num_classes):
-    """Whole numbers `classes` `(images,)` below `num_classes` as a short text: packed by zlib, written in base64.
-
-    Each takes a byte, or two where there are more than 256 classes. Raises a ValueError for a class that is not among
-    them, or for more than 65,536 classes.
+    """Whole `classes` `(images,)` below `num_classes` (or a ValueError) as a short text: by zlib, then base64.
 
     Example:
         >>> text = runs.answers.pack([3, 8, 8, 0], num_classes=10)
@@ -21,14 +18,12 @@ def pack(classes, num_classes):
     classes = np.asarray(classes)
     if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
         raise ValueError(f"classes must lie from 0 to {num_classes - 1}; received {classes.min()} to {classes.max()}")
-    plain = classes.astype(_dtype(num_classes)).tobytes()
-    return base64.b64encode(zlib.compress(plain, 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(classes.astype(_dtype(num_classes)).tobytes(), 9)).decode("ascii")
 
 
 def unpack(text, images, num_classes):
     """The `images` classes below `num_classes` that `pack` made `text` of; any other text raises a ValueError."""
-    dtype = _dtype(num_classes)
-    size = images * dtype.itemsize
+    size = images * (dtype := _dtype(num_classes)).itemsize
     try:
         reader = zlib.decompressobj()
         plain = reader.decompress(base64.b64decode(text, validate=True), size + 1)  # no more, whatever it holds
@@ -49,11 +44,7 @@ def _dtype(num_classes):
 
 
 def of_record(record):
-    """True classes and answers of a finished run's test images, two arrays `(images,)`; None where `record` has none.
-
-    The answers are those of the last epoch's weights. Failed runs and the oldest records have none. Raises a ValueError
-    for texts that are not such answers.
-    """
+    """True classes and answers `(images,)` in a `record`, None where it keeps none; wrong ones are a ValueError."""
     test, images = record.get("test", {}), record["dataset"]["test"]
     if "answers" not in test:
         return None

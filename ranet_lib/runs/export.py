@@ -17,12 +17,9 @@ EXPORTS = {".keras": "Keras", ".onnx": "ONNX", ".tflite": "LiteRT", "": "TensorF
 def export_model(model, path):
     """Write a network for use elsewhere; the suffix of `path` says in which form.
 
-    `.keras` is Keras's own file: `keras.saving.load_model` gives the network back, once `ranet_lib.blocks` is
-    imported. The others hold the forward pass alone, for any number of images, and need nothing of this library:
-    `.onnx`, `.tflite` (LiteRT), and without a suffix a folder with a TensorFlow SavedModel.
-
-    `model` is a network from `create_model`, in float32. Raises a ValueError for an unknown suffix, a path that is
-    taken, or a network that the form cannot hold, and an ImportError that names a missing package.
+    `.keras` is Keras's own file, which `keras.saving.load_model` reads once `ranet_lib.blocks` is imported. The others
+    hold the forward pass of the `model` (in float32) alone: `.onnx`, `.tflite` (LiteRT), or no suffix for a TensorFlow
+    SavedModel. Raises a ValueError for a wrong path or a form that cannot hold it, an ImportError without a package.
     """
     path = Path(path)
     if path.suffix not in EXPORTS:
@@ -56,29 +53,23 @@ def _check_export(model, suffix):
     convolutions = [layer for layer in parts if isinstance(layer, layers.Conv2D)]
     policies = {layer.dtype_policy.name for layer in convolutions}
     if suffix != ".keras" and policies != {"float32"}:
-        raise ValueError(
-            f"{model.name} computes in {', '.join(sorted(policies))}, and export needs float32: "
-            "create it again in float32 and set_weights from this one"
-        )
+        advice = "create it again in float32 and set_weights from this one"
+        raise ValueError(f"{model.name} computes in {', '.join(sorted(policies))}, and export needs float32: {advice}")
     grouped = any(layer.groups > 1 for layer in convolutions)
     if suffix in (".onnx", ".tflite") and grouped and keras.backend.backend() == "tensorflow":
-        raise ValueError(
-            f"{model.name} has grouped convolutions, which TensorFlow compiles in a form that {EXPORTS[suffix]} "
-            "cannot hold; export it as .keras or as a SavedModel (a path without a suffix)"
-        )
+        why = f"which TensorFlow compiles in a form that {EXPORTS[suffix]} cannot hold"
+        advice = "export it as .keras or as a SavedModel (a path without a suffix)"
+        raise ValueError(f"{model.name} has grouped convolutions, {why}; {advice}")
     branches = [layer for layer in parts if isinstance(layer, blocks.MaskBranch) and layer.interpolation == "nearest"]
     for small, large in (pair for branch in branches for pair in zip(branch.sizes[1:], branch.sizes)):
         if suffix == ".onnx" and (2 * small[0], 2 * small[1]) != large:
-            raise ValueError(
-                f"ONNX may take another neighbour in up-sampling {small} to {large}; "
-                "choose an input_shape that two divides at each level, or another form"
-            )
+            advice = "choose an input_shape that two divides at each level, or another form"
+            raise ValueError(f"ONNX may take another neighbour in up-sampling {small} to {large}; {advice}")
 
 
 def _mend_up_sampling(path):
     """Raise the float32 factors of up-sampling in an ONNX file, since sizes round down: 10 times 1.9 came out as 18."""
     import onnx
-
     file = onnx.load(path)
     factors = {node.input[2] for node in file.graph.node if node.op_type == "Resize"}
     for tensor in file.graph.initializer:

@@ -1,9 +1,12 @@
 """The parameters of `book/experiments/train.ipynb`, checked before anything is loaded or written."""
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import hashlib
+import inspect
+import itertools
 import json
 import re
 from pathlib import Path
@@ -16,26 +19,21 @@ from ranet_lib.training.devices import check_share
 PARAMETERS = {
     "model": "attention_micro", "model_options": {}, "dataset": "cluttered_digits", "data_dir": None,
     "profile": "first", "seed": 0, "label_noise": 0.0, "epochs": None, "batch_size": None, "learning_rate": None,
-    "mixed_precision": None, "devices": 1, "output_dir": None,
-}  # fmt: skip
+    "mixed_precision": None, "devices": 1, "output_dir": None}  # fmt: skip
 _IPYTHON_NAMES = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
 
 def check_parameters(names):
     """Check the parameters of an experiment before anything is loaded or written.
 
-    `names` are the notebook's `globals()`, or any dict of parameters. papermill adds what it was given with `-p` as
-    plain variables and only warns about a name it does not know; here such a name is refused. When the notebook is run
-    again by hand, its own variables are among the names, the `run` returned before too; then only a name is refused
-    that is nearly a parameter's. Returns a dict with every parameter of `PARAMETERS`, `model_options` with its defaults
-    filled in, `recipe` (a `Recipe`) in place of the parameters that change one, and `output_dir` as a `Path`. Raises a
-    ValueError for an unknown name, a value that is not allowed, or an `output_dir` that holds a finished run.
+    `names` are the notebook's `globals()`, or any dict of parameters. When the notebook is run again by hand, its own
+    variables are among them, and only a name that is nearly a parameter's is refused. Returns a dict with every
+    parameter of `PARAMETERS`, defaults filled in, and `recipe` (a `Recipe`) in place of those that change one. Raises a
+    ValueError for an unknown name, a wrong value, or an `output_dir` that holds a finished run.
     """
     given = {
-        name: value
-        for name, value in names.items()
-        if not name.startswith("_") and name not in _IPYTHON_NAMES and not callable(value)
-        and type(value).__name__ != "module"
+        name: value for name, value in names.items()
+        if not (name.startswith("_") or name in _IPYTHON_NAMES or callable(value) or inspect.ismodule(value))
     }  # fmt: skip
     unknown = sorted((set(given) - set(PARAMETERS)) & _assigned(names))
     before = names.get("run")
@@ -44,16 +42,13 @@ def check_parameters(names):
     if unknown:
         raise ValueError(f"unknown parameter {unknown[0]!r}; the parameters are: {', '.join(PARAMETERS)}")
     run = {name: _number(given.get(name, default)) for name, default in PARAMETERS.items()}
-
     options = run["model_options"]
     if isinstance(options, str):
         try:
             options = json.loads(options, object_pairs_hook=checks.once)
         except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"model_options must be a dict or its JSON, such as '{{\"learning\": \"naive\"}}'; "
-                f"received {options!r} ({error})"
-            ) from None
+            wanted = """a dict or its JSON, such as '{"learning": "naive"}'"""
+            raise ValueError(f"model_options must be {wanted}; received {options!r} ({error})") from None
     run["model_options"] = models.check_options(run["model"], {} if options is None else options)
     datasets.check_name(run["dataset"], run["data_dir"])
     if run["data_dir"] is not None:
@@ -66,13 +61,9 @@ def check_parameters(names):
     run["label_noise"] = checks.number("label_noise", run["label_noise"], least=0, most=1)
     if run["mixed_precision"] is not None:
         checks.choice("mixed_precision", run["mixed_precision"], PRECISIONS)
-    run["recipe"] = recipe(
-        run.pop("profile"), epochs=run.pop("epochs"), batch_size=run.pop("batch_size"),
-        learning_rate=run.pop("learning_rate"), precision=run.pop("mixed_precision"),
-    )  # fmt: skip
-    devices = 1 if run["devices"] is None else run["devices"]
-    check_share(devices, run["recipe"])
-    run["devices"] = int(devices)
+    run["recipe"] = recipe(run.pop("profile"), epochs=run.pop("epochs"), batch_size=run.pop("batch_size"),
+                           learning_rate=run.pop("learning_rate"), precision=run.pop("mixed_precision"))  # fmt: skip
+    run["devices"] = check_share(1 if run["devices"] is None else run["devices"], run["recipe"])
     run["output_dir"] = _output_dir(run)
     return run
 
@@ -81,31 +72,24 @@ def _assigned(names):
     """The names that the cells of this notebook have set; outside of IPython, all. Its start-up files set others."""
     if "In" not in names:
         return set(names)
-    found = set()
+    nodes = []
     for cell in names["In"]:
-        try:
-            found |= {node.id for node in ast.walk(ast.parse(cell))
-                      if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}  # fmt: skip
-        except SyntaxError:  # a cell of IPython's own commands
-            continue
-    return found
+        with contextlib.suppress(SyntaxError):  # a cell of IPython's own commands
+            nodes += ast.walk(ast.parse(cell))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _number(value):
     """`value`, or the number that it is as a text: YAML 1.1, which papermill reads, takes 1e-4 for a text."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)
-    return value
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) else value
 
 
 def _output_dir(run):
     """The folder of a run: the given one, which must not hold a finished run, or the first free one by its name."""
     if run["output_dir"] is None:
-        number, folder = 1, Path("runs", run_name(run))
-        while (folder / "record.json").exists():
-            number += 1
-            folder = Path("runs", f"{run_name(run)}-{number}")
-        return folder
+        endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+        folders = (Path("runs", run_name(run) + ending) for ending in endings)
+        return next(folder for folder in folders if not (folder / "record.json").exists())
     folder = checks.path("output_dir", run["output_dir"])
     if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
         raise ValueError(f"output_dir must be a folder; received {str(folder)!r}, in which there is a file")
@@ -115,9 +99,7 @@ def _output_dir(run):
 
 
 def run_name(run):
-    """The name of a `run`, from what `check_parameters` returns: model, data, profile and seed.
-
-    A digest follows where anything else is not what the profile says, so that other settings have another name.
+    """The name of a `run` of `check_parameters`: model, data, profile, seed, and a digest of what differs from those.
 
     Example:
         >>> runs.run_name(runs.check_parameters({"model": "attention_56", "profile": "laptop"}))

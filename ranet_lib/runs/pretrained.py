@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from pooch import file_hash
 
 from ranet_lib import datasets, files, models
 
@@ -42,9 +43,8 @@ def _about(name):
 def load_pretrained(name):
     """A network with trained weights that ship with this package.
 
-    `name` is one of `list_pretrained()`. The `keras.Model` is as `create_model` builds it; it takes images as the
-    `prepare` of its data set gives them. Raises a ValueError for an unknown name, and for a file that is damaged or
-    belongs to another version of the network.
+    `name` is one of `list_pretrained()`. The `keras.Model` takes images as the `prepare` of its data set gives them.
+    Raises a ValueError for an unknown name, and for a file that is damaged or of another version of the network.
 
     Example:
         >>> model = runs.load_pretrained("attention_tiny-cluttered_digits")
@@ -52,7 +52,7 @@ def load_pretrained(name):
         'attention_tiny'
     """
     about, path = _about(name), PRETRAINED / f"{name}.npz"
-    if files.digest(path) != about["sha256"]:
+    if file_hash(path) != about["sha256"]:
         raise ValueError(f"the weights of {name} in {path} do not match their checksum; install the package again")
     kind = about["record"]["model"]
     model = models.create_model(kind["name"], kind["num_classes"], kind["input_shape"], **kind["options"])
@@ -67,29 +67,28 @@ def load_pretrained(name):
 def save_pretrained(model, record, folder=PRETRAINED, about=None):
     """Write a trained network's weights as `load_pretrained` reads them: float16, with checksum and run record.
 
-    Kept with them are its logits for a few embedded images, so that everyone can check what is loaded. `model` is the
-    network as its run left it, in float32, and `record` its run record. `folder` is the package's own by default;
-    `about` is a dict of what else to keep, such as their error in float32. Returns the name it goes by. Raises a
-    ValueError for weights that float16 cannot hold, and for a data set whose name is no name of a file (`folder:PATH`).
+    With them go its logits for a few embedded images, to check what is loaded. `model` is in float32, `record` its run
+    record, `folder` the package's own by default, `about` a dict of what else to keep. Returns the name it goes by.
+    Raises a ValueError for weights that float16 cannot hold, and for a data set whose name is no name of a file.
     """
     name = f"{record['model']['name']}-{record['dataset']['name']}"
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise ValueError(f"the weights would be called {name!r}, which is no name of a file; rename the data set")
-    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
-    for path, values in arrays.items():
+    arrays = {}
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight)
         largest = np.abs(values).max()
         if not largest <= np.finfo("float16").max:  # nor does it where it is not a number
-            raise ValueError(f"{path} has values up to {largest:.3g}, which float16 cannot hold")
-    arrays = {path: values.astype("float16") for path, values in arrays.items()}
+            raise ValueError(f"{weight.path} has values up to {largest:.3g}, which float16 cannot hold")
+        arrays[weight.path] = values.astype("float16")
     file = Path(folder, f"{name}.npz")
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(file, **arrays)
     rounded = keras.models.clone_model(model)
     rounded.set_weights([values.astype("float32") for values in arrays.values()])
     about = {
-        "version": 1, "sha256": files.digest(file), "record": record, **(about or {}),
-        "logits": [[round(float(value), 4) for value in row] for row in _embedded_logits(rounded)],
-    }  # fmt: skip
+        "version": 1, "sha256": file_hash(file), "record": record, **(about or {}),
+        "logits": [[round(float(value), 4) for value in row] for row in _embedded_logits(rounded)]}  # fmt: skip
     files.write_text(file.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
     return name
 

@@ -19,25 +19,21 @@ import keras
 import numpy as np
 
 import ranet_lib
-from ranet_lib import checks, counting
+from ranet_lib import checks, counting, files
 from ranet_lib.runs import answers
 
 HERE = Path(__file__).parent
 _SCHEMA = jsonschema.Draft202012Validator(json.loads((HERE / "record.schema.json").read_text(encoding="utf-8")))
 
 
-def make_record(
-    model, dataset, recipe, history, test=None, *, failure=None, options=None, seed=0, label_noise=0.0,
-    localization=None, devices=1,
-):  # fmt: skip
+def make_record(model, dataset, recipe, history, test=None, *, failure=None, options=None, seed=0, label_noise=0.0,
+                localization=None, devices=1):  # fmt: skip
     """The record of a run that has ended, as a dict that satisfies the schema: with its test, or with its failure.
 
-    `model` is the trained network, `dataset` the `datasets.Dataset` and `recipe` the `training.Recipe` of its training.
-    `history` is what `training.fit` returned, or the epochs that a failed run had finished; `test` is what
-    `training.test_errors` returned, None for a failed run; `failure` says why a run stopped before its end. `options`
-    are those of `create_model`; `seed` and `label_noise` are as given to the run. `localization` is what
-    `masks.localization` returned, None where the data has no object masks. So many `devices` shared each batch. Raises
-    a ValueError for something that the schema refuses.
+    `model` is the trained network; `dataset`, `recipe`, `seed`, `label_noise` and `devices` are those of its training,
+    `options` those of `create_model`. `history` is what `training.fit` returned, or what a failed run had finished,
+    `test` what `training.test_errors` returned, `localization` what `masks.localization` did, None where there is none;
+    `failure` says why a run stopped before its end. Raises a ValueError for something that the schema refuses.
     """
     classes = int(model.output_shape[-1])
     if test is not None:
@@ -49,25 +45,21 @@ def make_record(
             "name": model.name, "options": dict(options or {}), "num_classes": classes,
             "input_shape": list(model.input_shape[1:]), "parameters": int(model.count_params()),
             "trainable_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
-            "flops": int(counting.count_flops(model)),
-        },
+            "flops": int(counting.count_flops(model))},
         "dataset": {
             "name": dataset.name, "copy": dataset.copy, "fingerprint": dataset.fingerprint,
             "train": min(len(dataset.train), recipe.train_images or len(dataset.train)),
             "validation": len(dataset.validation), "test": len(dataset.test),
             **{key: [round(float(value), 4) for value in getattr(dataset, key)] for key in ("mean", "std")},
-            "classes": list(dataset.class_names),
-        },
+            "classes": list(dataset.class_names)},
         "recipe": dataclasses.asdict(recipe), "seed": seed, "label_noise": float(label_noise),
         "history": copy.deepcopy(history),
         **{key: value for key, value in given.items() if value is not None},
         "time": {
             "training": round(sum(row["seconds"] for row in history), 3),
             "seconds_per_epoch": round(statistics.median(row["seconds"] for row in history), 3) if history else None,
-            "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        },
-        "environment": environment() | {"devices": devices},
-    }  # fmt: skip
+            "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")},
+        "environment": environment() | {"devices": devices}}  # fmt: skip
     return validate_record(record)
 
 
@@ -79,27 +71,19 @@ def environment():
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "backend": f"{backend} {importlib.import_module(backend).__version__}",
         "python": platform.python_version(), "keras": keras.__version__, "numpy": np.__version__,
-        "ranet_lib": ranet_lib.__version__, "commit": _commit(),
-    }  # fmt: skip
+        "ranet_lib": ranet_lib.__version__, "commit": _commit()}  # fmt: skip
 
 
 def _device(backend):
     """The accelerator's name, or the processor's."""
+    library = importlib.import_module(backend)
     if backend == "tensorflow":
-        import tensorflow as tf
-
-        for gpu in tf.config.list_physical_devices("GPU"):
-            return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-    elif backend == "jax":
-        import jax
-
-        if jax.default_backend() != "cpu":
-            return jax.devices()[0].device_kind
-    elif backend == "torch":
-        import torch
-
-        if torch.cuda.is_available():
-            return torch.cuda.get_device_name()
+        for gpu in library.config.list_physical_devices("GPU"):
+            return library.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+    elif backend == "jax" and library.default_backend() != "cpu":
+        return library.devices()[0].device_kind
+    elif backend == "torch" and library.cuda.is_available():
+        return library.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return "CPU: " + next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -109,14 +93,11 @@ def _device(backend):
 
 def _commit():
     """The commit of the repository this library lies in, or None outside one."""
-
-    def git(*words):
-        command = ["git", "-C", str(HERE), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
+    git = functools.partial(subprocess.check_output, cwd=HERE, stderr=subprocess.DEVNULL, text=True, timeout=20)
     try:
-        git("ls-files", "--error-unmatch", str(HERE / "__init__.py"))
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+        git(["git", "ls-files", "--error-unmatch", "__init__.py"])
+        changed = git(["git", "status", "--porcelain", "-uno"])
+        return git(["git", "rev-parse", "HEAD"]).strip() + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -155,26 +136,19 @@ def _first_fault(record):
 
 
 def write_record(path, record):
-    """Write a valid `record` at `path`, whole or not at all; folders on the way are made.
+    """Write `record` at `path`, whole or not at all. An invalid one is a ValueError, a file there a FileExistsError."""
+    text = json.dumps(validate_record(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, text, _move_once)
 
-    Raises a ValueError for a record that breaks the schema, and a FileExistsError where there is a file already.
-    """
-    path, text = Path(path), json.dumps(validate_record(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+
+def _move_once(temporary, path):
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)  # unlike a rename, fails when the name is taken
-        except OSError as error:
-            if isinstance(error, FileExistsError) or path.exists():
-                raise FileExistsError(f"{path} exists: a finished record is never overwritten") from None
-            os.replace(temporary, path)  # no links here: exFAT, Google Drive in Colab
-    finally:
-        temporary.unlink(missing_ok=True)
+        os.link(temporary, path)  # unlike a rename, fails when the name is taken
+    except OSError as error:
+        if isinstance(error, FileExistsError) or path.exists():
+            raise FileExistsError(f"{path} exists: a finished record is never overwritten") from None
+        os.replace(temporary, path)  # no links here: exFAT, Google Drive in Colab
 
 
 def read_record(path):
@@ -185,12 +159,10 @@ def read_record(path):
         >>> record["model"]["name"], record["dataset"]["train"], len(record["history"])
         ('attention_tiny', 10000, 4)
     """
+    whole = functools.partial(_finite, kind=int)
+    reading = {"parse_float": _finite, "parse_constant": _finite, "parse_int": whole, "object_pairs_hook": checks.once}
     try:
-        found = json.loads(
-            Path(path).read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite,
-            parse_int=functools.partial(_finite, kind=int), object_pairs_hook=checks.once,
-        )  # fmt: skip
-        validate_record(found)
+        found = validate_record(json.loads(Path(path).read_text(encoding="utf-8"), **reading))
     except RecursionError:
         raise ValueError(f"{path}: not a run record: nested without end") from None
     except ValueError as error:  # also bytes that are no text, and text that is no JSON
@@ -207,20 +179,14 @@ def _finite(text, kind=float):
 
 
 def read_records(folder):
-    """All records in `folder` as a dict from file name (without `.json`) to record, by name.
-
-    Raises a ValueError that names a bad record, and a FileNotFoundError where there is no such folder.
-    """
+    """All records in `folder` as a dict by name. A bad record is a ValueError, no folder a FileNotFoundError."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"there is no folder {str(folder)!r} to read records from")
     return {path.stem: read_record(path) for path in sorted(Path(folder).glob("*.json"))}
 
 
 def book_folder():
-    """The folder `book` of the working directory's repository or else of the library's; its `results` hold records.
-
-    Raises a FileNotFoundError where neither lies in a repository with records.
-    """
+    """The folder `book` of the working directory's repository or of the library's; a FileNotFoundError without one."""
     for start in (Path.cwd(), *Path.cwd().parents, HERE.parents[1]):
         if (start / "book" / "results").is_dir():
             return start / "book"

@@ -16,8 +16,7 @@ PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(enco
 def published_error(record, by="paper"):
     """The error (per cent) that was printed for the network, options, data and label noise of `record`, or None.
 
-    `by` is "paper", or "source" for the student project, whose noise is not noise of the labels. The recipe is not
-    compared: whether a run is a fair test of the printed figure is for its reader to judge.
+    `by` is "paper" or "source" (the student project, whose noise is not noise of the labels). No recipe is compared.
     """
     return _printed(by, settings_of(record))
 
@@ -53,19 +52,15 @@ def settings_of(record):
 def summary(records, planned=None):
     """Rows over seeds: runs that differ in nothing but the seed, gathered into one row.
 
-    Everything else has to agree: network and options, data set, its copy and the number of images, label noise, and
-    the whole recipe. A seed counts once, with the record that was finished first.
-
-    `records` is a dict from name to record. `planned` is a dict from name to parameters of train.ipynb, such as a group
-    of the grid of experiments; the rows are then those of the plan, in its order, also where nothing has run.
+    A seed counts once, with the record that was finished first. `records` is a dict from name to record. If `planned`
+    is given, a dict from name to parameters of train.ipynb, the rows are those of the plan, also where nothing has run.
 
     Returns a list of dicts. What was asked: `label` (the network and its changes, in words), `model`, `options` (all),
     `changed` (those that are not the network's own), `layers` (as the paper counts them), `dataset`, `label_noise`,
-    `recipe`, and `planned`, a list of seeds. What was found: `n` finished runs and `failed` ones, their `seeds`, the
-    `errors` (per cent, test error of the last epoch), their `mean` and sample standard `deviation` (None for fewer than
-    two), and the same errors in `by_seed`, a dict. What was used, None where nothing has run: `copy`, `train_images`,
-    `test_images`, `parameters`, `flops`, `hours` of training in all, `devices`. What was printed: `paper` and `source`
-    (per cent, or None).
+    `recipe`, `planned` (seeds). What was found: `n` finished and `failed` runs, their `seeds`, the `errors` (per cent,
+    test error of the last epoch), their `mean` and sample standard `deviation`, and the errors in `by_seed`, a dict.
+    What was used, None where nothing has run: `copy`, `train_images`, `test_images`, `parameters`, `flops`, `hours` of
+    training in all, `devices`. What was printed: `paper`, `source`.
 
     Example:
         >>> record = runs.read_record("book/results/attention_tiny-cifar10-study-seed0.json")
@@ -118,8 +113,7 @@ def _row(asked, data, runs, planned):
         "parameters": first and first["model"]["parameters"], "flops": first and first["model"]["flops"],
         "hours": first and sum(record["time"]["training"] for record in runs.values()) / 3600,
         "devices": first and sorted({_devices(record["environment"]) for record in runs.values()}),
-        **{by: _printed(by, asked) for by in PUBLISHED},
-    }  # fmt: skip
+        **{by: _printed(by, asked) for by in PUBLISHED}}  # fmt: skip
 
 
 def _devices(environment):
@@ -156,8 +150,7 @@ def recipe_text(recipe):
 def error_interval(error, images, confidence=0.95):
     """Wilson's interval for the true error of one network, from its `error`, per cent of so many test `images`.
 
-    Returns the lower and the upper limit, in per cent. The share `confidence` of such intervals holds the true error of
-    that network; they say nothing about another seed.
+    Returns both limits, in per cent. The share `confidence` of such intervals holds the true error of that network.
 
     Example:
         >>> low, high = runs.error_interval(5.0, images=10_000)
@@ -171,17 +164,12 @@ def error_interval(error, images, confidence=0.95):
 
 
 def error_text(row):
-    """The result in words of a `row` of `summary`; None where nothing has run.
-
-    Mean and standard deviation over seeds, `5.52 ± 0.12`, or one run's error with the 95 % interval that its test
-    images leave, `5.52 [5.09, 5.98]`; and how many runs failed.
-    """
+    """The result of a `row` of `summary`: `5.52 ± 0.12`, or `5.52 [5.09, 5.98]` of one run; None where none has run."""
     words = []
     if row["n"] > 1:
         words.append(f"{row['mean']:.2f} ± {row['deviation']:.2f}")
     elif row["n"]:
         low, high = error_interval(row["mean"], row["test_images"])
         words.append(f"{row['mean']:.2f} [{low:.2f}, {high:.2f}]")
-    if row["failed"]:
-        words.append(f"{row['failed']} failed")
+    words += [f"{row['failed']} failed"] if row["failed"] else []
     return ", ".join(words) or None

@@ -1,7 +1,7 @@
 """Differences between runs: what is chance, and what is not.
 
-Two networks tested on the same images are compared image by image: only the images count on which one is right and the
-other wrong (McNemar 1947). That says which of these two networks is better; for their kinds it takes several seeds.
+Of the images that two networks were tested on, only those count on which one is right and the other wrong (McNemar
+1947). That says which of these two networks is better; for their kinds it takes several seeds.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import statistics
 import numpy as np
 from scipy.stats import binomtest, norm, t
 
-from ranet_lib import training
+from ranet_lib import models, training
 from ranet_lib.runs import answers
 from ranet_lib.runs.results import settings, settings_of
 
@@ -25,9 +25,8 @@ def paired(records, others, confidence=0.95):
     points, the other's error less the first's, with the exact interval `low` to `high` of these networks (Clopper and
     Pearson's, of the given `confidence`); `p`, the exact two-sided probability of so uneven a split among equals; and
     `seeds_low` to `seeds_high`, the interval over seeds by Student's t, None for fewer than two. "Exact" holds for one
-    seed: the answers of several seeds to one image are taken for independent.
-
-    Raises a ValueError for two runs of one seed that were not tested on the same images.
+    seed: the answers of several seeds to one image are taken for independent. Raises a ValueError for two runs of one
+    seed that were not tested on the same images.
     """
     leads, better, worse, images = {}, 0, 0, 0
     for seed in sorted(set(records) & set(others)):
@@ -92,69 +91,30 @@ def family(records, contrasts, profile):
     """One row for each of the `contrasts` that were named before their runs.
 
     `records` is a dict from name to record. A contrast has a `claim`, `where` the paper makes it, and the sides that
-    should have the `lower` and the `higher` error, as parameters of train.ipynb; every side is on CIFAR-10, by the
-    recipe `profile` with nothing changed. A row has `claim`, `where` and `found`, what `paired` returns for the two
-    sides (None where one has not run). Where both have run, it also has `holm`, the `p` adjusted over all that are
-    named, and `detectable`, the lead that would have been found with 80 % power among them.
+    should have the `lower` and the `higher` error, as parameters of train.ipynb, on CIFAR-10 by the recipe `profile`. A
+    row has `claim`, `where` and `found`, what `paired` returns (None where a side has not run). Where both have run, it
+    has `holm`, the `p` adjusted over all contrasts, and `detectable`, the lead found with 80 % power among them.
     """
-    recipe = dataclasses.asdict(training.recipe(profile))
-    rows = [{"claim": named["claim"], "where": named["where"]} for named in contrasts]
-    for row, named in zip(rows, contrasts):
-        row["found"] = paired(*(_runs_of(records, named[side], recipe) for side in ("lower", "higher")))
+    rows = []
+    for named in contrasts:
+        found = paired(*(finished(records, named[side], profile) for side in ("lower", "higher")))
+        rows.append({"claim": named["claim"], "where": named["where"], "found": found})
     # What has not run counts as tested too, so that a row's correction does not change when the next run is in.
     p_values = [row["found"]["p"] if row["found"] else 1.0 for row in rows]
     for row, p in zip(rows, holm(p_values)):
-        if not row["found"]:
-            continue
-        found = row["found"]
-        differing = (found["better"] + found["worse"]) / found["images"]
-        row |= {"holm": p, "detectable": detectable(differing, found["images"], len(contrasts))}
+        if found := row["found"]:
+            differing = (found["better"] + found["worse"]) / found["images"]
+            row |= {"holm": p, "detectable": detectable(differing, found["images"], len(contrasts))}
     return rows
 
 
-def _runs_of(records, side, recipe):
-    """The finished runs of one side of a contrast, a dict from seed to the record that was finished first."""
-    asked = settings(side["model"], side.get("model_options", {}), "cifar10", side.get("label_noise", 0.0), recipe)
+def finished(records, side, profile):
+    """The finished runs among `records` of one `side` of a contrast: a dict from seed to the first finished record.
+
+    `side` has parameters of train.ipynb, on CIFAR-10 unless it says otherwise; the recipe is `profile` unchanged.
+    """
+    recipe, data = dataclasses.asdict(training.recipe(profile)), side.get("dataset", "cifar10")
+    options = models.check_options(side["model"], side.get("model_options", {}))
+    asked = settings(side["model"], options, data, side.get("label_noise", 0.0), recipe)
     latest_first = sorted(records.values(), key=lambda record: record["time"]["finished"], reverse=True)
     return {record["seed"]: record for record in latest_first if "test" in record and settings_of(record) == asked}
-
-
-def scatter(rows):
-    """How far a run scatters about what its row and its seed let expect, from all `rows` with two seeds or more.
-
-    Runs with one seed share the order and choice of the images and the validation split, so they have good or bad luck
-    together. So each row's mean and each seed's common effect are taken off (by least squares). What is left is the
-    chance of a run. Returns its standard deviation in points and its degrees of freedom, or None for too few runs.
-    """
-    places, errors = [], []
-    for number, row in enumerate(rows):
-        data = row["dataset"], row["copy"], row["train_images"]
-        for seed, error in row["by_seed"].items() if row["n"] > 1 else ():
-            places.append((("row", number), (data, seed)))
-            errors.append(error)
-    if not errors:
-        return None
-    causes = dict.fromkeys(cause for pair in places for cause in pair)
-    design = np.array([[float(cause in pair) for cause in causes] for pair in places])
-    effects, _, rank, _ = np.linalg.lstsq(design, np.array(errors), rcond=None)
-    if (freedom := len(errors) - int(rank)) < 1:
-        return None
-    return float(np.sqrt(((errors - design @ effects) ** 2).sum() / freedom)), freedom
-
-
-def contrast(signs, scattered, confidence=0.95):
-    """A signed sum of rows, formed within each seed that all of them have, and what chance could make of it.
-
-    `signs` are pairs of a row of `summary` and its sign, `[(one, 1), (other, -1)]` for one less the other; `scattered`
-    is what `scatter` returns. Returns the mean over the shared seeds in points, None where there is none, and half the
-    width of its interval (Student's t, of the given `confidence`), None where that is not known.
-    """
-    seeds = set.intersection(*(set(row["by_seed"]) for row, _ in signs))
-    if not seeds:
-        return None, None
-    value = statistics.mean(sum(sign * row["by_seed"][seed] for row, sign in signs) for seed in sorted(seeds))
-    if scattered is None:
-        return value, None
-    deviation, freedom = scattered
-    error = deviation * math.sqrt(sum(sign**2 for _, sign in signs) / len(seeds))
-    return value, float(t.ppf((1 + confidence) / 2, freedom)) * error

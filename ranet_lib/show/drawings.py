@@ -1,7 +1,4 @@
-"""Drawings of networks and their parts, made from the layers themselves.
-
-Whatever the layer has is drawn, and nothing else, so a drawing cannot disagree with the code.
-"""
+"""Drawings of networks and their parts, made from the layers themselves: they cannot disagree with the code."""
 
 import io
 
@@ -22,11 +19,10 @@ _FILL = {
 
 
 def draw(layer, path=None):
-    """Draw a layer or a network, show the drawing, and return its alt text.
+    """Draw a built `layer` of `blocks` or a network, show the drawing, and return its alt text.
 
-    `layer` is a built `ResidualUnit`, `TrunkBranch`, `MaskBranch`, `LocalMaskBranch` or `AttentionModule`, or a network
-    from `models.create_model`. With a `path` the drawing is also saved there: `.svg`, `.pdf` or `.png`. Raises a
-    ValueError for a layer that is not built, or of another kind.
+    With a `path` the drawing is also saved there: `.svg`, `.pdf` or `.png`. Raises a ValueError for a layer that is not
+    built, or of a kind that has no drawing.
 
     Example:
         >>> trunk = blocks.TrunkBranch(16, units=2)
@@ -34,10 +30,8 @@ def draw(layer, path=None):
         >>> show.draw(trunk)
         'A trunk branch: 2 residual units of 16 channels in a row.'
     """
-    kinds = {
-        blocks.ResidualUnit: _unit, blocks.TrunkBranch: _trunk, blocks.MaskBranch: _encoder_decoder,
-        blocks.LocalMaskBranch: _local, blocks.AttentionModule: _module, keras.Model: _network,
-    }  # fmt: skip
+    kinds = {blocks.ResidualUnit: _unit, blocks.TrunkBranch: _trunk, blocks.MaskBranch: _encoder_decoder,
+             blocks.LocalMaskBranch: _local, blocks.AttentionModule: _module, keras.Model: _network}  # fmt: skip
     drawer = next((kinds[kind] for kind in kinds if isinstance(layer, kind)), None)
     if drawer is None:
         allowed = ", ".join(kind.__name__ for kind in kinds)
@@ -114,7 +108,7 @@ class _Sheet:
 
     def enter(self, layer):
         """What goes into `layer`, above a drawing that starts at y = 0; returns where its arrow starts."""
-        self.note(0, -3.2, f"input {_shape(_input_shape(layer))}", "center")
+        self.note(0, -3.2, f"input {_shape(layer.get_build_config()['input_shape'])}", "center")
         return 0, -2.2
 
     def leave(self, start, length, text=None, colour=COLOURS["muted"]):
@@ -134,15 +128,11 @@ class _Sheet:
 
 
 def _some(count, thing):
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 def _shape(shape):
     return "x".join(str(size) for size in shape if size is not None)
-
-
-def _input_shape(layer):
-    return tuple(layer.get_build_config()["input_shape"])
 
 
 def _conv(conv):
@@ -154,18 +144,13 @@ def _conv(conv):
 
 def _steps(chain, kind):
     """Batch normalisation and ReLU in one box, each convolution in its own."""
-    steps = []
-    for layer in chain:
-        if isinstance(layer, layers.ReLU):
-            steps[-1] = ("BN, ReLU", "plain")
-        else:
-            steps.append((_conv(layer), kind) if isinstance(layer, layers.Conv2D) else ("BN", "plain"))
-    return steps
+    chain = [layer for layer in chain if not isinstance(layer, layers.ReLU)]
+    return [(_conv(layer), kind) if isinstance(layer, layers.Conv2D) else ("BN, ReLU", "plain") for layer in chain]
 
 
 def _unit(sheet, unit):
     last = sheet.chain(sheet.enter(unit), 0, 0, _steps(unit.residual, "trunk"), width=17)
-    output = f"output {_shape(unit.compute_output_shape(_input_shape(unit)))}"
+    output = f"output {_shape(unit.compute_output_shape(unit.get_build_config()['input_shape']))}"
     convolutions = [_conv(layer) for layer in unit.residual if isinstance(layer, layers.Conv2D)]
     words = "batch normalisation, ReLU and convolution three times, " + ", ".join(convolutions)
     if not unit.shortcut:
@@ -190,8 +175,7 @@ def _units(units, kind):
 
 
 def _trunk(sheet, branch):
-    last = sheet.chain(sheet.enter(branch), 0, 0, _units(branch.units, "trunk"), width=17)
-    sheet.leave(last, 2.2)
+    sheet.leave(sheet.chain(sheet.enter(branch), 0, 0, _units(branch.units, "trunk"), width=17), 2.2)
     return f"A trunk branch: {_some(len(branch.units), 'residual unit')} of {branch.filters} channels in a row."
 
 
@@ -205,11 +189,8 @@ def _tail(sheet, branch, start):
 def _local(sheet, branch):
     steps = [(f"unit, {unit.filters}", "mask") for unit in branch.units]
     sheet.leave(_tail(sheet, branch, sheet.chain(sheet.enter(branch), 0, 0, steps, width=17)), 2.2)
-    units, inner = _some(len(branch.units), "residual unit"), branch.units[0].inner_filters
-    return (
-        f"A local mask branch: {units} at full size, {inner} channels inside, then two 1x1 convolutions and the "
-        f"{branch.mask_activation} activation."
-    )
+    units = f"{_some(len(branch.units), 'residual unit')} at full size, {branch.units[0].inner_filters} channels inside"
+    return f"A local mask branch: {units}, then two 1x1 convolutions and the {branch.mask_activation} activation."
 
 
 def _encoder_decoder(sheet, branch):
@@ -242,13 +223,11 @@ def _encoder_decoder(sheet, branch):
         f"A mask branch: max pooling and residual units {_some(branch.depth, 'time')}, "
         f"{' to '.join(map(_shape, branch.sizes))}; then as often units and {branch.interpolation} up-sampling back, "
         f"with {_some(len(branch.skips), 'skip connection')} between equal sizes; then two 1x1 convolutions and the "
-        f"{branch.mask_activation} activation."
-    )
+        f"{branch.mask_activation} activation.")  # fmt: skip
 
 
-def _mask_steps(mask):
-    if isinstance(mask, blocks.LocalMaskBranch):
-        return _units(mask.units, "mask")
+def _levels(mask):
+    """The steps of an encoder-decoder, a box each."""
     units, sizes = _some(mask.units, "unit"), list(map(_shape, mask.sizes))
     down = [(f"pool, {units}: {size}", "mask") for size in sizes[1:]]
     up = [(f"{units}, up, + skip: {size}", "mask") for size in reversed(sizes[1:-1])]
@@ -256,29 +235,27 @@ def _mask_steps(mask):
 
 
 def _skips(sheet, mask, x, top):
-    """Skip connections beside the boxes of `_mask_steps`, whose right edge is at `x`; returns how many there are."""
-    if isinstance(mask, blocks.LocalMaskBranch):
-        return 0
+    """Skip connections beside the boxes of `_levels`, whose right edge is at `x`; returns how many there are."""
     heights = [top + 1.6 + 4.8 * step for step in range(2 * mask.depth)]
-    middle = (heights[0] + heights[-2]) / 2
     for level in range(len(mask.skips)):  # the outermost first
         start, end, side = heights[level], heights[-2 - level], x + 6.0 * (len(mask.skips) - level) - 2.2
         sheet.line((x, start), (side, start), (side, end), (x, end), colour=COLOURS["mask"])
-        sheet.box(side, middle, "unit", "mask", width=4.8, height=2.6)
+        sheet.box(side, (heights[0] + heights[-2]) / 2, "unit", "mask", width=4.8, height=2.6)
     return len(mask.skips)
 
 
 def _module(sheet, module):
-    left, right = -11.5, 11.5
+    left, right, local = -11.5, 11.5, isinstance(module.mask, blocks.LocalMaskBranch)
     last = sheet.chain(sheet.enter(module), 0, 0, _units(module.pre, "plain"), width=17)
     fork, top = last[1] + 2.0, last[1] + 7.5
     sheet.line((left, fork), (right, fork), arrow=False)
     sheet.line(last, (0, fork), arrow=False)
     trunk = sheet.chain((left, fork), left, top, _units(module.trunk.units, "trunk"), width=17)
+    looking = _units(module.mask.units, "mask") if local else _levels(module.mask)
     activation = (f"{module.mask.mask_activation} activation", "mask")
-    steps = [*_mask_steps(module.mask), ("(BN, ReLU, conv 1x1) twice", "mask"), activation]
+    steps = [*looking, ("(BN, ReLU, conv 1x1) twice", "mask"), activation]
     mask = sheet.chain((right, fork), right, top, steps, width=19)
-    skips = _skips(sheet, module.mask, right + 9.5, top)
+    skips = 0 if local else _skips(sheet, module.mask, right + 9.5, top)
     low = max(trunk[1], mask[1])
     sheet.frame(left - 10, top - 1.5, 20, low - top + 3, "trunk, F", "trunk")
     sheet.frame(right - 10.5, top - 1.5, 21 + 6.2 * skips, low - top + 3, "mask, M", "mask")
@@ -292,13 +269,11 @@ def _module(sheet, module):
     sheet.note(right / 2 + 0.6, middle - 1.2, factor, "center", COLOURS["mask"])
     sheet.note(left / 2 - 0.6, middle - 1.2, "F", "center", COLOURS["trunk"])
     sheet.leave(sheet.chain(last, 0, last[1] + 2.0, _units(module.post, "plain"), width=17), 2.2)
-    local = isinstance(module.mask, blocks.LocalMaskBranch)
     kind = "a local mask branch" if local else f"an encoder-decoder mask branch with {_some(skips, 'skip connection')}"
     return (
         f"An attention module: {_some(len(module.pre), 'residual unit')}, then a trunk branch of "
         f"{_some(len(module.trunk.units), 'unit')} beside {kind} that ends in the {module.mask.mask_activation} "
-        f"activation, joined as {rule}, then {_some(len(module.post), 'unit')}."
-    )
+        f"activation, joined as {rule}, then {_some(len(module.post), 'unit')}.")  # fmt: skip
 
 
 def _network(sheet, model):

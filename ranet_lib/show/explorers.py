@@ -28,16 +28,13 @@ SCRIPT = Path(__file__).with_name("explore.html")  # what moves the frames of a 
 def explore(draw, **controls):
     """Show a figure with one or two controls that change it.
 
-    In a live notebook this is an ipywidgets panel that calls `draw` at each move. Where nobody is there to move
-    anything (the built book, papermill, `nbconvert --execute`), it is HTML with a frame for each combination of values,
-    which needs no kernel and no network; without JavaScript it shows the frame it starts with.
+    In a live notebook this is an ipywidgets panel that calls `draw` at each move. Where nobody can move anything (the
+    built book, papermill, `nbconvert --execute`), it is HTML with a frame for each combination of values, at most 60.
 
-    `draw` takes the controls by name and returns what `show.figure` takes: a `matplotlib.figure.Figure` of one size for
-    all values, and its alt text, the finding first. It is called in the style of the book's figures. The default of an
-    argument is the value that its control starts with; without one, that is the first. `controls` gives each argument
-    its values, at least two: numbers become a slider (`range(9)`), names a list (`["naive", "residual"]`). There are at
-    most 60 combinations. Raises a ValueError that names a control which does not fit, and a TypeError where `draw`
-    returns anything else.
+    `draw` takes the controls by name and returns a figure, of one size for all values, and its alt text. `controls`
+    gives each argument its values, at least two: numbers become a slider (`range(9)`), names a list (`["a", "b"]`). It
+    starts with the argument's default, or the first. Raises a ValueError that names a control which does not fit, and a
+    TypeError where `draw` returns anything else.
 
     Example:
         >>> def draw(depth=2, mask=0.5):
@@ -53,38 +50,25 @@ def explore(draw, **controls):
         sizes = " x ".join(f"{len(each)} of {name}" for name, each in values.items())
         raise ValueError(f"the controls may have at most {MOST_FRAMES} combinations; received {sizes}")
     start = {name: _start(draw, name, allowed) for name, allowed in values.items()}
-
-    @functools.cache
-    def frame(*at):
-        return _frame(draw, dict(zip(values, at)))
-
+    frame = functools.cache(lambda *at: _frame(draw, dict(zip(values, at))))
     shown = frame(*start.values())
     bundle = _panel(frame, values, start) if _someone_is_there() else _page(frame, values, start)
     # For readers that show neither, such as a PDF, or a saved notebook on a page that runs no script.
     picture = io.BytesIO()
     Image.open(io.BytesIO(shown.data)).convert("RGB").save(picture, "png", optimize=True)
     bundle |= {"image/png": _base64(picture.getvalue()), "text/plain": f"[figure: {shown.alt}]"}
-    metadata = {"image/png": {"alt": shown.alt, "width": shown.size[0]}}
-    IPython.display.display(bundle, raw=True, metadata=metadata)
+    IPython.display.display(bundle, raw=True, metadata={"image/png": {"alt": shown.alt, "width": shown.size[0]}})
 
 
 def _someone_is_there():
-    """Whether the running cell was sent by a person's front end, which shows widgets, rather than by a program.
-
-    Each request to run a cell says whether input may be asked for: JupyterLab, VS Code and Colab say yes; papermill,
-    nbconvert and MyST-NB say no. Widgets and frames in one output would not do: pages made from executed notebooks take
-    the widget first, and there it does not move.
-    """
+    """Whether a front end that shows widgets sent the running cell: unlike papermill and its kind, it allows input."""
     request = getattr(IPython.get_ipython(), "parent_header", None) or {}
     return bool(request.get("content", {}).get("allow_stdin"))
 
 
 def _values(name, given):
     """The values of a control as a list of plain numbers or of names."""
-    try:
-        values = [] if isinstance(given, (str, dict)) else list(given)
-    except TypeError:
-        values = []
+    values = list(given) if np.iterable(given) and not isinstance(given, (str, dict)) else []
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
     names = all(isinstance(value, str) for value in values)
     if not names and not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
@@ -96,7 +80,6 @@ def _values(name, given):
 
 
 def _start(draw, name, values):
-    """The value that a control starts with."""
     argument = inspect.signature(draw).parameters.get(name)
     if argument is None or argument.default is argument.empty:
         return values[0]
@@ -107,7 +90,6 @@ def _start(draw, name, values):
 
 
 def _text(value):
-    """A value as the reader sees it."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -151,18 +133,15 @@ def _frame(draw, values):
 def _panel(frame, values, start):
     """What a notebook displays as a panel of widgets. Only what ipywidgets 7.7, Colab's, has too."""
     import ipywidgets as widgets
-
     controls, picture, trouble = [], widgets.HTML(), widgets.Output()
     look = {"style": {"description_width": "initial"}, "layout": {"max_width": "100%"}}
     for name, allowed in values.items():
         kind = widgets.Dropdown if isinstance(allowed[0], str) else widgets.SelectionSlider
         options = [(_text(value), value) for value in allowed]
         controls.append(kind(options=options, value=start[name], description=name.replace("_", " "), **look))
-
     @trouble.capture(clear_output=True)  # an error in `draw` is seen below the panel
     def move(change=None):
         picture.value = frame(*(control.value for control in controls)).html()
-
     for control in controls:
         control.observe(move, "value")
     move()

@@ -1,7 +1,6 @@
 """The figures that chapters share. Each draws with matplotlib, shows itself, and returns its alt text.
 
-A figure is shown as a PNG whose alt text travels with it, so that the built page can hand it to a screen reader; the
-background is opaque, so that it reads in the dark. End a cell's last line with `;` to keep the text out of the page.
+End a cell's last line with `;` to keep that text out of the page; screen readers find it with the picture.
 """
 
 import base64
@@ -29,9 +28,8 @@ STYLE = {
 def figure(drawn, alt, width=None, path=None):
     """Display the matplotlib figure `drawn` once, with its alt text, close it, and return `alt`.
 
-    `alt` says what the figure shows, its finding first; an empty one raises a ValueError. `width` is the width on the
-    page in CSS pixels; None takes the figure's own (100 per inch). With a `path` the figure is also saved there, in the
-    form of the suffix (`.png`, `.svg`, `.pdf`).
+    `alt` says what the figure shows, its finding first; an empty one raises a ValueError. `width` is in CSS pixels on
+    the page (None: 100 per inch). With a `path` (`.png`, `.svg`, `.pdf`) the figure is also saved there.
     """
     if not str(alt).strip():
         raise ValueError("alt must say what the figure shows; received an empty text")
@@ -55,14 +53,12 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
     """Curves by epoch of one run or several; returns the alt text.
 
     `histories` is a history as `training.fit` returns it, or a dict from label to history. `keys` are the columns to
-    draw, the first solid, the second dashed; `ylabel` names the vertical axis. `alt` is the alt text; None writes one
-    from the numbers. With a `path` the figure is also saved there.
+    draw, `ylabel` names the vertical axis. `alt` None gives the numbers. With a `path` the figure is also saved there.
     """
     runs, said = {"": histories} if isinstance(histories, list) else histories, []
     with plt.rc_context(STYLE):
         drawn, axes = plt.subplots(figsize=(6.4, 3.6))
-        few = len(runs) <= len(COLOURS)
-        palette = list(COLOURS.values()) if few else plt.cm.viridis(np.linspace(0, 0.9, len(runs)))
+        palette = COLOURS.values() if len(runs) <= len(COLOURS) else plt.cm.viridis(np.linspace(0, 0.9, len(runs)))
         for colour, (label, history) in zip(palette, runs.items()):
             epochs = [row["epoch"] for row in history]
             for style, key in zip(("-", "--", ":"), keys):
@@ -86,9 +82,8 @@ def errors(panels, xlabel, path=None):
     """Test errors with bars, beside those printed in the paper, in panels one under the other.
 
     `panels` is a dict from title to a dict from label, at most four, to a pair of lists, in per cent: what was run,
-    `(x, error, below, above)` with the reach of the bar on either side, drawn filled on a solid line; and what the
-    paper prints, `(x, error)`, drawn hollow on a dotted one. `xlabel` names the horizontal axes. With a `path` the
-    figure is also saved there. Returns the alt text, which says where each curve starts and ends.
+    `(x, error, below, above)` with the reach of the bar on either side, and what the paper prints, `(x, error)`.
+    `xlabel` names the horizontal axes. With a `path` the figure is also saved there. Returns the alt text.
     """
     said = []
     with plt.rc_context(STYLE):
@@ -112,13 +107,8 @@ def errors(panels, xlabel, path=None):
 
 
 def image_grid(images, titles=None, columns=8, alt=None):
-    """A grid of `images`, `(count, height, width[, 3])`, uint8 or float in [0, 1]; returns the alt text.
-
-    `titles` has one for each image; None writes none. `columns` images stand side by side. `alt` is the alt text; None
-    lists the titles.
-    """
-    rows = -(-len(images) // columns)
-    columns = min(columns, len(images))
+    """A grid of `images`, `(count, height, width[, 3])`, with `titles`, in `columns`; returns the alt text (`alt`)."""
+    rows, columns = -(-len(images) // columns), min(columns, len(images))
     with plt.rc_context(STYLE | {"axes.grid": False}):
         drawn, axes = plt.subplots(rows, columns, figsize=(1.05 * columns, 1.25 * rows), squeeze=False)
         for place in axes.flat:
@@ -134,42 +124,38 @@ def image_grid(images, titles=None, columns=8, alt=None):
 def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=None):
     """Each image in a column, and under it the masks of each attention module over a grey copy of it.
 
-    Each mask has its own scale of colours, from its lowest value to its highest: a mask that hardly varies looks as
-    lively as one that reaches from 0 to 1. `images` are uint8 `(count, height, width, 3)`, `masks` a list with an array
-    `(count, h, w)` per module, as from `masks.attention_masks`. `titles` has one for each image; `scores`, a list with
-    an array `(count,)` per module, are written under the masks. `alt` is the alt text, which is returned; None says
-    what the rows are. With a `path` the figure is also saved there.
+    Each mask has its own scale of colours, so one that hardly varies looks as lively as one that reaches from 0 to 1.
+    `images` are uint8 `(count, height, width, 3)`, `titles` has one for each. `masks` and `scores` are lists with an
+    array per module, `(count, h, w)` and `(count,)`. Returns the alt text, `alt` if given. With a `path` it is saved.
     """
     count, rows = len(images), 1 + len(masks)
     with plt.rc_context(STYLE | {"axes.grid": False}):
         drawn, axes = plt.subplots(rows, count, figsize=(1.1 * count, 1.2 * rows), squeeze=False)
-        for column in range(count):
-            axes[0, column].imshow(images[column])
+        for column, image in enumerate(images):
+            axes[0, column].imshow(image)
             if titles is not None:
                 axes[0, column].set_title(titles[column], fontsize=8, parse_math=False)
-            grey = images[column].mean(axis=-1)
+            grey = image.mean(axis=-1)
             for row, module in enumerate(masks, start=1):
                 place = axes[row, column]
                 place.imshow(grey, cmap="gray", vmin=0, vmax=255)
                 place.imshow(resize(module[column : column + 1], grey.shape)[0], cmap=MASK_MAP, alpha=0.65)
                 if scores is not None:
                     place.set_xlabel(f"{scores[row - 1][column]:.2f}", fontsize=8)
-        for place in axes.flat:
-            place.set(xticks=[], yticks=[])
+        plt.setp(axes.flat, xticks=[], yticks=[])
         for row in range(1, rows):
             axes[row, 0].set_ylabel(f"module {row}", fontsize=8)
     alt = alt or (
         f"{count} images, and under each the mask of its {len(masks)} attention modules laid over it: "
-        "bright where the mask is high, dark where it is low, each from its lowest value to its highest."
-    )
+        "bright where the mask is high, dark where it is low, each from its lowest value to its highest.")  # fmt: skip
     return figure(drawn, alt, path=path)
 
 
 def table(rows, columns=None, missing="not run yet", caption=None):
     """Show rows of plain values as an HTML table that reads well on a phone.
 
-    `rows` are dicts, and `columns` their keys to show, in order; None takes those of the first row. `missing` stands
-    for None, and `caption` above the table. Returns its text form.
+    `rows` are dicts, `columns` their keys to show (None: those of the first row). `missing` stands for None, `caption`
+    above the table. Returns its text form.
 
     Example:
         >>> print(show.table([{"network": "attention_56", "error": None}]))
@@ -178,11 +164,9 @@ def table(rows, columns=None, missing="not run yet", caption=None):
     """
     def text(value):
         return missing if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
     def line(kind, texts):
         cells = (f'<{kind} style="text-align:{side}">{escape(each)}</{kind}>' for side, each in zip(sides, texts))
         return f"<tr>{''.join(cells)}</tr>"
-
     columns = list(rows[0]) if columns is None else list(columns)
     numeric = [all(isinstance(row.get(column), (int, float, type(None))) for row in rows) for column in columns]
     sides = ["right" if each else "left" for each in numeric]
@@ -190,8 +174,7 @@ def table(rows, columns=None, missing="not run yet", caption=None):
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     html = (  # with the focus, a wide table is scrolled by the arrow keys
         f'<div style="overflow-x:auto" tabindex="0"><table class="table">{title}<thead>{line("th", columns)}</thead>'
-        f"<tbody>{''.join(line('td', each) for each in cells)}</tbody></table></div>"
-    )
+        f"<tbody>{''.join(line('td', each) for each in cells)}</tbody></table></div>")  # fmt: skip
     plain = "\n".join(" | ".join(row) for row in [columns, *cells])
     IPython.display.display({"text/html": html, "text/plain": plain}, raw=True)
     return plain

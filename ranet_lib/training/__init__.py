@@ -1,7 +1,4 @@
-"""Training: recipes, batches, and a `fit` that survives being killed.
-
-Keras does the work, by `model.compile` and `model.fit`. Here is what goes into them, so that a run can be repeated.
-"""
+"""Training: what goes into Keras's `compile` and `fit`, so that a run can be repeated and survives being killed."""
 
 from ranet_lib.training.batches import Batches
 from ranet_lib.training.checkpoint import Checkpoint, best_epoch
@@ -15,5 +12,4 @@ from ranet_lib.training.recipes import AUGMENTATIONS, OPTIMIZERS, PRECISIONS, SC
 __all__ = [
     "AUGMENTATIONS", "OPTIMIZERS", "PRECISIONS", "SCHEDULES", "SGD", "Batches", "Checkpoint", "Diverged", "Progress",
     "Recipe", "best_epoch", "check_devices", "compile_model", "drop_checkpoint", "duration", "evaluate", "finish",
-    "fit", "learning_rate", "list_profiles", "recipe", "test_errors", "write_history",
-]  # fmt: skip
+    "fit", "learning_rate", "list_profiles", "recipe", "test_errors", "write_history"]  # fmt: skip

@@ -10,8 +10,7 @@ class Batches(keras.utils.PyDataset):
     """Shuffled, augmented, prepared training batches of `dataset` by `recipe`.
 
     Each item is a pair of images, float32 `(batch_size, height, width, 3)`, and labels `(batch_size,)`. Order and
-    augmentation follow from `seed` and the epoch alone; `epoch` is the first one, from 0. Images left over after the
-    last full batch wait for another epoch's shuffle. Fewer images than one batch takes are a ValueError.
+    augmentation follow from `seed` and the `epoch`, from 0. Fewer images than one batch takes are a ValueError.
     """
 
     def __init__(self, dataset, recipe, seed=0, epoch=0):

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import keras
+from pooch import file_hash
 
 from ranet_lib import files
 
@@ -12,9 +13,8 @@ from ranet_lib import files
 class Checkpoint(keras.callbacks.Callback):
     """After each epoch, keep what a killed run needs in `folder`: weights, optimiser, `history` and `settings`.
 
-    `settings` is a dict that tells one run from another; `history` is the list to which `fit` adds a row first. Two
-    epochs' files are never mixed: `state.json` names its weights and their checksum, and is renamed into place last.
-    The folder also keeps the weights of the lowest validation error, the earlier epoch where two are equal.
+    `settings` tells one run from another. Two epochs' files are never mixed: `state.json` has the checksum of its
+    weights, and is renamed into place last. The weights of the lowest validation error are kept, too.
     """
 
     def __init__(self, folder, settings, history):
@@ -23,10 +23,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.state_path = self.folder / "state.json"
 
     def restore(self, model):
-        """Load the last finished epoch into the compiled `model`; return how many epochs are done, 0 if none.
-
-        A damaged checkpoint is put aside, with a warning. That of another run is a ValueError.
-        """
+        """Load the last finished epoch into `model`; return its number, or 0. One of another run is a ValueError."""
         if not self.state_path.exists():
             return 0
         try:
@@ -35,7 +32,7 @@ class Checkpoint(keras.callbacks.Callback):
             keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
             different = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} now" for key in keys)
             weights, best = self.folder / state["weights"], self.folder / state["best"]
-            sound = files.digest(weights) == state["weights_sha256"] and files.digest(best) == state["best_sha256"]
+            sound = file_hash(weights) == state["weights_sha256"] and file_hash(best) == state["best_sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return self._put_aside(f"cannot be read ({error!r})")
         if different:
@@ -66,7 +63,7 @@ class Checkpoint(keras.callbacks.Callback):
         names = {"weights": f"epoch-{epoch + 1:04d}.weights.h5", "best": f"epoch-{best:04d}.weights.h5"}
         files.save_weights(self.model, self.folder / names["weights"])
         state = {"settings": self.settings, "history": self.history, **names}
-        state |= {f"{key}_sha256": files.digest(self.folder / name) for key, name in names.items()}
+        state |= {f"{key}_sha256": file_hash(self.folder / name) for key, name in names.items()}
         files.write_text(self.state_path, json.dumps(state, indent=1))
         for old in self.folder.glob("*.weights.h5"):
             if old.name not in names.values():

@@ -8,10 +8,9 @@ from ranet_lib.training.checkpoint import best_epoch
 
 
 def evaluate(model, dataset, split, batch_size=250):
-    """Loss and error of `model`, which returns logits, on one `split`, without augmentation.
+    """Loss and error of `model`, which returns logits, on one `split` of `dataset`, without augmentation.
 
-    Returns a dict with `loss` (mean cross-entropy) and `error` (per cent of wrong answers). `dataset` prepares the
-    images. Memory grows with `batch_size`; the result does not depend on it.
+    Returns a dict with `loss` (mean cross-entropy) and `error` (per cent), whatever the `batch_size`.
 
     Example:
         >>> data = datasets.load_dataset("cluttered_digits")
@@ -26,8 +25,7 @@ def evaluate(model, dataset, split, batch_size=250):
 def _logits(model, dataset, split, batch_size=250):
     return np.concatenate([
         model.predict_on_batch(dataset.prepare(split.images[start : start + batch_size]))
-        for start in range(0, len(split), batch_size)
-    ]).astype("float64")  # fmt: skip
+        for start in range(0, len(split), batch_size)]).astype("float64")  # fmt: skip
 
 
 def _judge(logits, labels):
@@ -44,17 +42,16 @@ def per_cent(accuracy):
 def test_errors(model, dataset, history, output_dir):
     """Loss and error of `model`, as `fit` left it, on the test split of `dataset`, measured once training is over.
 
-    `history` is what `fit` returned, `output_dir` the folder it was given. Returns a dict with `last_epoch` and
-    `chosen_on_validation` (by the weights of the lowest validation error), each a dict with `epoch`, `loss` and `error`
-    (per cent), and with `labels` and `answers`: the true classes of the test images and those of the last epoch.
+    `history` is what `fit` returned, `output_dir` the folder it was given. Returns a dict: `last_epoch` and
+    `chosen_on_validation` (the lowest validation error), each a dict with `epoch`, `loss` and `error` (per cent);
+    `labels` and `answers`, the true classes of the test images and those that the last epoch gives.
     """
-    last, chosen, labels = len(history), best_epoch(history), dataset.test.labels
-    logits = _logits(model, dataset, dataset.test)
-    found = {"last_epoch": {"epoch": last, **_judge(logits, labels)}}
-    found["chosen_on_validation"] = dict(found["last_epoch"])
-    if chosen != last:
+    epoch, labels, logits = best_epoch(history), dataset.test.labels, _logits(model, dataset, dataset.test)
+    last = {"epoch": len(history), **_judge(logits, labels)}
+    chosen = dict(last)
+    if epoch != len(history):
         keep = model.get_weights()
-        model.load_weights(Path(output_dir) / "checkpoint" / f"epoch-{chosen:04d}.weights.h5")
-        found["chosen_on_validation"] = {"epoch": chosen, **evaluate(model, dataset, dataset.test)}
+        model.load_weights(Path(output_dir) / "checkpoint" / f"epoch-{epoch:04d}.weights.h5")
+        chosen = {"epoch": epoch, **evaluate(model, dataset, dataset.test)}
         model.set_weights(keep)
-    return found | {"labels": labels, "answers": logits.argmax(axis=1)}
+    return {"last_epoch": last, "chosen_on_validation": chosen, "labels": labels, "answers": logits.argmax(axis=1)}

@@ -54,8 +54,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         to_make, to_fit = placing.scopes(placing.check_devices(devices, recipe))
         batches, history = Batches(dataset, recipe, seed), []
         own = [_Bookkeeping(history, batches, model)]
-        if recipe.schedule == "plateau":
-            own.append(_Plateau(history, recipe))
+        own += [_Plateau(history, recipe)] if recipe.schedule == "plateau" else []
         with to_make:
             trained = model if devices == 1 else keras.models.clone_model(model)
             _copy_weights(model, trained)
@@ -71,14 +70,11 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
                 own += [checkpoint, write]
                 checkpoint.restore(trained)
                 _copy_weights(trained, model)
-        if progress:
-            own.append(Progress(recipe.epochs, len(batches)))
+        own += [Progress(recipe.epochs, len(batches))] if progress else []
         if len(history) < recipe.epochs and not _stalled(recipe, history):
             with to_fit, placing.remapper_alone():
-                trained.fit(
-                    placing.feed(batches), epochs=recipe.epochs, initial_epoch=len(history),
-                    callbacks=[*own, *callbacks], verbose=0, shuffle=False,
-                )  # fmt: skip
+                trained.fit(placing.feed(batches), epochs=recipe.epochs, initial_epoch=len(history),
+                            callbacks=[*own, *callbacks], verbose=0, shuffle=False)  # fmt: skip
     return history
 
 
@@ -116,16 +112,15 @@ class _Bookkeeping(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._stop_unless_finite(epoch, "loss", logs["loss"])
         seconds = time.perf_counter() - self.started
+        self._stop_unless_finite(epoch, "loss", logs["loss"])
         _copy_weights(self.model, self.network)
         checked = evaluate(self.network, self.batches.dataset, self.batches.dataset.validation)
         self._stop_unless_finite(epoch, "validation loss", checked["loss"])
         self.history.append({
             "epoch": epoch + 1, "loss": float(logs["loss"]), "error": per_cent(logs["accuracy"]),
             "validation_loss": checked["loss"], "validation_error": checked["error"],
-            "learning_rate": float(self.model.optimizer.learning_rate), "seconds": round(seconds, 3),
-        })  # fmt: skip
+            "learning_rate": float(self.model.optimizer.learning_rate), "seconds": round(seconds, 3)})  # fmt: skip
 
     def _stop_unless_finite(self, epoch, name, loss):
         if not math.isfinite(loss):

@@ -21,8 +21,6 @@ def compile_model(model, recipe, steps):
 def learning_rate(recipe, steps):
     """The learning rate of a `recipe` over a run of `steps` steps: a Keras schedule, or a number.
 
-    `full` follows the paper: 0.1, divided by 10 at 64k and at 96k of 160k iterations.
-
     Example:
         >>> rate = training.learning_rate(training.recipe("full"), steps=160_000)
         >>> [round(float(rate(step)), 4) for step in (1, 70_000, 100_000)]
@@ -42,10 +40,8 @@ def learning_rate(recipe, steps):
 class SGD(keras.optimizers.SGD):
     """`keras.optimizers.SGD` with the paper's weight decay: `decay` times the weight is added to its gradient.
 
-    Keras takes its `weight_decay` straight off the weight instead, past the momentum. Only weights with two axes or
-    more decay: kernels, and neither biases nor the scales and offsets of batch normalisation. On TensorFlow a step is
-    one fused kernel for each weight in place of six operations, with the same results. `learning_rate`, `momentum`,
-    `nesterov` and `kwargs` are those of Keras.
+    Keras takes its `weight_decay` straight off the weight, past the momentum. Only weights with two axes or more decay,
+    the kernels. On TensorFlow a step is one operation. `learning_rate`, `momentum`, `nesterov`, `kwargs`: see Keras.
     """
 
     def __init__(self, learning_rate=0.1, momentum=0.9, nesterov=True, decay=0.0, **kwargs):
@@ -59,12 +55,10 @@ class SGD(keras.optimizers.SGD):
         if keras.backend.backend() != "tensorflow" or not self.momentum:
             return super().update_step(gradient, variable, learning_rate)
         import tensorflow as tf
-
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=variable.handle, accum=self.momentums[self._get_variable_index(variable)].value.handle,
             lr=ops.cast(learning_rate, variable.dtype), grad=gradient,
-            momentum=tf.cast(self.momentum, variable.dtype), use_nesterov=self.nesterov,
-        )  # fmt: skip
+            momentum=tf.cast(self.momentum, variable.dtype), use_nesterov=self.nesterov)  # fmt: skip
 
     def get_config(self):
         return super().get_config() | {"decay": self.decay}
@@ -74,10 +68,8 @@ def _cross_entropy(label_smoothing):
     """The loss of logits, by labels of which so great a share is spread over all classes."""
     if not label_smoothing:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
     def smoothed(labels, logits):
         truth = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), logits.shape[-1], dtype=logits.dtype)
         truth = (1 - label_smoothing) * truth + label_smoothing / logits.shape[-1]
         return ops.categorical_crossentropy(truth, logits, from_logits=True)
-
     return smoothed

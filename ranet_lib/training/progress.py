@@ -7,17 +7,13 @@ import keras
 
 
 class Progress(keras.callbacks.Callback):
-    """One line that keeps itself up to date `every` so many seconds, in a notebook or a terminal.
-
-    It shows the `epochs` of a run and the `steps` of an epoch. On JAX a thread of its own reads loss and accuracy from
-    the device, so that training need not wait.
-    """
+    """One line for `epochs` of so many `steps`, which keeps itself up to date `every` so many seconds."""
 
     def __init__(self, epochs, steps, every=1.0):
         super().__init__()
         self.epochs, self.steps, self.every = epochs, steps, every
         self.handle, self.shown, self.last_text = None, 0.0, ""
-        self.async_safe = True  # for Keras, which otherwise waits for the numbers of each step
+        self.async_safe = True  # for Keras: a thread reads the numbers of each step, so that training need not wait
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.started, self.ended = epoch, time.perf_counter(), None
@@ -35,8 +31,7 @@ class Progress(keras.callbacks.Callback):
         left = (now - self.started) / done * (self.steps * (self.epochs - self.epoch) - done)
         self._show(
             f"epoch {self.epoch + 1}/{self.epochs} [{'#' * filled}{'.' * (width - filled)}] {done}/{self.steps}"
-            f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  about {duration(left)} left"
-        )
+            f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}  about {duration(left)} left")  # fmt: skip
 
     on_epoch_end = on_train_batch_begin
 
@@ -50,7 +45,6 @@ class Progress(keras.callbacks.Callback):
             self.handle.update({"text/plain": text}, raw=True)
         else:
             from IPython.display import display
-
             self.handle = display({"text/plain": text}, raw=True, display_id=True)
         self.last_text, self.shown = text, time.perf_counter()
 

@@ -14,20 +14,16 @@ PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 class Recipe:
     """Every choice of a training run apart from the network, the data and the seed; a ValueError names a wrong one.
 
-    Args:
-        profile: the name this recipe goes by in a record.
-        epochs, batch_size: passes over the training images, at least 1, and images per step, at least 2.
-        learning_rate: the highest rate of the schedule, above 0.
-        optimizer: "sgd" (Nesterov momentum 0.9) or "adam".
-        weight_decay: added to the gradient with "sgd", as in the paper; decoupled with "adam" (AdamW).
-        schedule: "steps" divides the rate by 10 at 40 % and at 60 % of the steps (the paper's 64k and 96k of 160k);
-            "one_cycle" climbs for the first fifth of the steps and falls along a cosine to 0; "plateau" takes a
-            quarter off after ten epochs without a better validation error and stops after twenty; "constant".
-        augmentation: "pad_crop_mirror" (the paper's), "rotate_shift_mirror" (the student project's) or "none".
-        crop_padding: pixels added on each side before the crop of "pad_crop_mirror"; the paper's 4.
-        train_images: at most so many training images, chosen by the seed; None takes all.
-        label_smoothing: the share of each label that is spread over all classes (Szegedy et al. 2016): from 0, below 1.
-        precision: "float32", "mixed_float16" or "mixed_bfloat16".
+    `profile` is its name in a record. `epochs` are at least 1, a `batch_size` is at least 2. `learning_rate` is the
+    highest of the `schedule`: "steps" divides it by 10 at 40 % and at 60 % of the steps (the paper's 64k and 96k of
+    160k); "one_cycle" climbs for the first fifth of the steps and falls along a cosine to 0; "plateau" takes a quarter
+    off after ten epochs without a better validation error and stops after twenty; "constant".
+
+    `optimizer` is "sgd" (Nesterov momentum 0.9), to whose gradient `weight_decay` is added, as in the paper, or "adam",
+    where it is decoupled (AdamW). `augmentation` is "pad_crop_mirror" (the paper's, with `crop_padding` pixels on each
+    side), "rotate_shift_mirror" (the student project's) or "none". The seed chooses at most so many `train_images`;
+    None takes all. `label_smoothing`, from 0 and below 1, is the share of each label that is spread over all classes
+    (Szegedy et al. 2016). `precision` is "float32", "mixed_float16" or "mixed_bfloat16".
     """
 
     profile: str
@@ -52,10 +48,9 @@ class Recipe:
             "weight_decay": checks.number("weight_decay", self.weight_decay, least=0),
             "label_smoothing": checks.number("label_smoothing", self.label_smoothing, least=0, below=1),
         }
-        checks.choice("optimizer", self.optimizer, OPTIMIZERS)
-        checks.choice("schedule", self.schedule, SCHEDULES)
-        checks.choice("augmentation", self.augmentation, AUGMENTATIONS)
-        checks.choice("precision", self.precision, PRECISIONS)
+        for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("augmentation", AUGMENTATIONS),
+                              ("precision", PRECISIONS)):  # fmt: skip
+            checks.choice(name, getattr(self, name), allowed)
         if self.train_images is not None:
             plain["train_images"] = checks.whole("train_images", self.train_images, self.batch_size)
         vars(self).update(plain)
@@ -77,8 +72,7 @@ _PROFILES = {
     # The paper's 160,000 steps: 205 epochs of CIFAR's 50,000 images, and 228 of the 45,000 that validation leaves.
     "full": Recipe("full", epochs=228),
     "source": Recipe("source", epochs=100, learning_rate=1e-4, optimizer="adam", weight_decay=0.0, schedule="plateau",
-                     augmentation="rotate_shift_mirror"),
-}  # fmt: skip
+                     augmentation="rotate_shift_mirror")}  # fmt: skip
 
 
 def list_profiles():
