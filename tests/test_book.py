@@ -21,7 +21,7 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 LONGEST_CELL = 30  # lines that are not blank: what a screen shows
 TYPICAL_CELL = 8  # the median of those that a reader sees, over all chapters
-WIDEST_LINE = 88  # what a page shows without scrolling
+WIDEST_LINE = 79  # what a page shows without scrolling in a window of 1,280 pixels
 FEWEST_EXERCISES = 3
 
 NOTEBOOKS = sorted((ROOT / "book").rglob("*.ipynb"))

@@ -93,6 +93,7 @@ return [`scrolls to ${document.documentElement.scrollWidth} px`,
 """
 
 
+AXE = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js")
 # Leaves one of each kind of code token and of formula: axe-core needs most of its time for the thousands of others,
 # which have the same colour on the same ground.
 ONE_OF_EACH_KIND = r"""
@@ -177,7 +178,7 @@ def pages(site, in_browsers):
     """Every page of the site, but the redirect at its top."""
     names = {path: path.relative_to(site).as_posix() for path in sorted(site.rglob("*.html"))}
     ours = [path for path, name in names.items() if name != "index.html" and not name.startswith("_static/")]
-    axe = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
+    axe = AXE.read_text(encoding="utf-8")
     return in_browsers(lambda browser, path: look_at(browser, path.as_uri(), names[path], axe), ours)
 
 

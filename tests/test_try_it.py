@@ -5,23 +5,24 @@ import struct
 
 import numpy as np
 import pytest
+from firefox import Firefox, find_firefox
 from PIL import Image
+from programs import find_programs
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
+from test_browser import AXE, RUN_AXE
 
 from ranet_lib import masks, runs
 
 HEAVIEST = 6_000_000  # bytes of all that the page loads when it is asked to
 
 # Logits, and the masks' means over their channels, of prepared images `(count, 32, 32, 3)`.
-PREDICT = """
-const [values, count] = arguments, done = arguments[arguments.length - 1];
-const predict = network(tf, liveWeights);
-const { logits, masks } = predict(tf.tensor(values, [count, 32, 32, 3]));
-Promise.all([logits.array(), ...masks.map(mask => tf.mean(mask, 3).array())]).then(done);
-"""
+PREDICT = """((values, count) => {
+  const { logits, masks } = network(tf, liveWeights)(tf.tensor(values, [count, 32, 32, 3]));
+  return Promise.all([logits.array(), ...masks.map(mask => tf.mean(mask, 3).array())]);
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +78,45 @@ def test_it_weighs_little(site, page):
     assert sum(file.stat().st_size for file in files) < HEAVIEST
 
 
-def test_logits_and_masks_are_those_of_the_library(page):
+def some_images():
+    return np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
+
+
+def assert_as_in_the_library(logits, found):
     """Both compute in float32 from the same weights, in another order of sums."""
-    network = runs.load_pretrained("attention_56-cifar10")
-    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
-    logits, *found = page.execute_async_script(PREDICT, images.ravel().tolist(), len(images))
+    network, images = runs.load_pretrained("attention_56-cifar10"), some_images()
     expected = network.predict_on_batch(images)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
     for mask, other in zip(found, masks.attention_masks(network, images), strict=True):
         np.testing.assert_allclose(mask, other, atol=1e-3)
+
+
+def test_logits_and_masks_are_those_of_the_library(page):
+    ask = f"const done = arguments[2]; {PREDICT}(arguments[0], arguments[1]).then(done)"
+    logits, *found = page.execute_async_script(ask, some_images().ravel().tolist(), 4)
+    assert_as_in_the_library(logits, found)
+
+
+@pytest.mark.slow
+def test_firefox_runs_it_from_a_file_too(site, tmp_path):
+    if not find_firefox():
+        find_programs(["firefox-esr"], ["firefox-esr"])
+    browser = Firefox(find_firefox(), tmp_path)
+    try:
+        browser.get((site / "book" / "try_it.html").as_uri())
+        browser.run("""document.querySelector('[data-part="load"]').click()""")
+        browser.until("""document.querySelector('[data-part="said"]').textContent.includes("answers")""")
+        logits, *found = browser.run(f"{PREDICT}({some_images().ravel().tolist()}, 4)")
+        assert_as_in_the_library(logits, found)
+        assert [text for level, text in browser.logged if level == "error"] == []
+    finally:
+        browser.quit()
+
+
+def test_nothing_bars_a_reader_from_what_is_loaded(page):
+    page.execute_script(AXE.read_text(encoding="utf-8"))
+    found = page.execute_async_script(RUN_AXE, "dark") + page.execute_async_script(RUN_AXE, "light")
+    assert found == []
 
 
 def test_every_control_changes_what_is_seen(page):

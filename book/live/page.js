@@ -128,7 +128,21 @@
     return mask;
   }
 
+  // One look at a time: what changes meanwhile is looked at once, after it.
+  let looking = null;
+  let changed = false;
   async function look() {
+    changed = true;
+    looking ??= (async () => {
+      while (changed) {
+        changed = false;
+        await lookOnce();
+      }
+    })().finally(() => (looking = null));
+    await looking;
+  }
+
+  async function lookOnce() {
     const { tf, weights, predict } = live;
     const { small, data } = pixels();
     const values = new Float32Array(SIDE * SIDE * 3);
@@ -221,10 +235,16 @@
 
   // --- Events ------------------------------------------------------------------------------------------------------
 
+  find("elsewhere").hidden = true;
+  find("start").hidden = false;
   const again = () => live && photo && look();
   find("load").addEventListener("click", load);
-  find("file").addEventListener("change", (event) => read(event.target.files[0]));
-  find("camera").addEventListener("change", (event) => read(event.target.files[0]));
+  for (const name of ["file", "camera"]) {
+    find(name).addEventListener("change", async (event) => {
+      await read(event.target.files[0]);
+      event.target.value = ""; // so that the same picture can be chosen again
+    });
+  }
   root.querySelectorAll("[data-picture]").forEach((button) => button.addEventListener("click", () => choose(button)));
   root.addEventListener("dragover", (event) => event.preventDefault());
   root.addEventListener("drop", (event) => {
@@ -260,10 +280,12 @@
     held = [event.clientX, event.clientY];
     drawPhoto();
   });
-  canvas.addEventListener("pointerup", () => {
-    held = null;
-    again();
-  });
+  for (const end of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(end, () => {
+      held = null;
+      again();
+    });
+  }
   canvas.addEventListener("keydown", (event) => {
     const step = Math.max(1, photo.width / 50);
     const to = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
