@@ -16,7 +16,7 @@ class Firefox:
     def __init__(self, program, profile):
         self.log = profile / "stderr.txt"
         command = [program, "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port", "0"]
-        with open(self.log, "w") as log:
+        with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self.ids, self.logged = itertools.count(1), []
         self.socket = websocket.create_connection(self._address() + "/session", timeout=120, suppress_origin=True)
@@ -27,10 +27,11 @@ class Firefox:
     def _address(self, patience=60):
         end = time.monotonic() + patience
         while time.monotonic() < end:
-            if found := re.search(r"WebDriver BiDi listening on (ws://\S+)", self.log.read_text()):
+            said = self.log.read_text(encoding="utf-8")
+            if found := re.search(r"WebDriver BiDi listening on (ws://\S+)", said):
                 return found[1]
             time.sleep(0.1)
-        raise TimeoutError(f"Firefox did not start: {self.log.read_text()[-500:]}")
+        raise TimeoutError(f"Firefox did not start: {said[-500:]}")
 
     def ask(self, method, **parameters):
         number = next(self.ids)

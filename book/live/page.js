@@ -66,7 +66,8 @@
 
   async function choose(button) {
     complain("");
-    const picture = button.querySelector("img");
+    const picture = new Image(); // of its own: Firefox refuses to decode the button's while that is hidden
+    picture.src = button.querySelector("img").src;
     await picture.decode();
     take(picture, picture.naturalWidth, picture.naturalHeight);
     await look();
