@@ -210,6 +210,16 @@ def test_chapter_has_exercises_with_folded_solutions(path):
 
 
 @each(CHAPTERS)
+def test_chapter_asks_three_questions_with_folded_answers(path):
+    text = "\n\n".join(cell.source for cell in cells(path, "markdown"))
+    quiz = re.search(r"^## Check yourself\n(.*?)^## Exercises$", text, re.S | re.M)
+    assert quiz, "a section `## Check yourself` goes before the exercises"
+    answers = re.findall(r"^:::\{admonition\} ([^\n]+)\n:class: dropdown\n\n(.+?)\n:::$", quiz[1], re.S | re.M)
+    assert len(answers) == 3
+    assert all(question.endswith("?") for question, _ in answers)
+
+
+@each(CHAPTERS)
 def test_chapter_links_each_term_of_the_glossary_at_its_first_use(path):
     found = [f"{term} in cell {index}" for term, index, *_ in unlinked_terms(path)]
     assert found == [], "write {term}`attention module` or {term}`attention modules <attention module>`"

@@ -105,3 +105,13 @@ def test_no_word_stands_twice_in_a_row(texts):
         if (found := re.findall(r"(?<![\w-])([a-z]+)\s+\1(?![\w-])", re.sub(r"\n\n+", " · ", text), re.I))
     }  # fmt: skip
     assert twice == {}
+
+
+def test_sentences_are_joined_by_more_than_and(texts):
+    """", and" hides cause and contrast: at most 9 in 1,000 words of a page, and no "shall" at all."""
+    pages = {name: text for name, text in texts.items()
+             if name in ("README.md", "CONTRIBUTING.md") or re.fullmatch(r"book/.+\.(md|ipynb)", name)}  # fmt: skip
+    assert len(pages) > 30
+    rates = {name: 1000 * len(re.findall(r", and\b", text)) / len(text.split()) for name, text in pages.items()}
+    assert {name: round(rate, 1) for name, rate in rates.items() if rate > 9} == {}
+    assert [name for name, text in pages.items() if re.search(r"\bshall\b", text, re.I)] == []
