@@ -9,6 +9,7 @@ import math
 import statistics
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import binomtest, norm, t
 
 from ranet_lib import models, training
@@ -22,11 +23,11 @@ def paired(records, others, confidence=0.95):
     `records` and `others` are dicts from seed to run record. Records without answers, and seeds that only one of them
     has, are left out. Returns None where nothing is left, or else a dict with `seeds`, a list; `images`, how many
     answers were compared; `better` and `worse`, how many only the first, and only the other, gives right; `lead` in
-    points, the other's error less the first's, with the exact interval `low` to `high` of these networks (Clopper and
-    Pearson's, of the given `confidence`); `p`, the exact two-sided probability of so uneven a split among equals; and
-    `seeds_low` to `seeds_high`, the interval over seeds by Student's t, None for fewer than two. "Exact" holds for one
-    seed: the answers of several seeds to one image are taken for independent. Raises a ValueError for two runs of one
-    seed that were not tested on the same images.
+    points, the other's error less the first's, with the interval `low` to `high` of these networks (`lead_interval`, of
+    the given `confidence`); `p`, McNemar's exact two-sided probability of so uneven a split among equals; and
+    `seeds_low` to `seeds_high`, the interval over seeds by Student's t, None for fewer than two. The answers of several
+    seeds to one image are taken for independent. Raises a ValueError for two runs of one seed that were not tested on
+    the same images.
     """
     leads, better, worse, images = {}, 0, 0, 0
     for seed in sorted(set(records) & set(others)):
@@ -45,18 +46,36 @@ def paired(records, others, confidence=0.95):
         return None
     found = {"seeds": list(leads), "images": images, "better": better, "worse": worse}
     found |= {"lead": 100 * (better - worse) / images, "seeds_low": None, "seeds_high": None}
-    if differing := better + worse:
-        test = binomtest(better, differing)
-        limits = [100 * differing / images * (2 * share - 1) for share in test.proportion_ci(confidence)]
-        found |= {"low": float(limits[0]), "high": float(limits[1]), "p": float(test.pvalue)}
-    else:  # the most that they can differ on images that were not seen
-        most = 100 * (1 - ((1 - confidence) / 2) ** (1 / images))
-        found |= {"low": -most, "high": most, "p": 1.0}
+    low, high = lead_interval(better, worse, images, confidence)
+    differing = better + worse
+    found |= {"low": low, "high": high, "p": float(binomtest(better, differing).pvalue) if differing else 1.0}
     if len(leads) > 1:
         spread = statistics.stdev(leads.values()) / math.sqrt(len(leads))
         half = float(t.ppf((1 + confidence) / 2, len(leads) - 1)) * spread
         found |= {"seeds_low": found["lead"] - half, "seeds_high": found["lead"] + half}
     return found
+
+
+def lead_interval(better, worse, images, confidence=0.95):
+    """Tango's score interval (1998) of a lead, in points: both limits, of the given `confidence`.
+
+    Of so many `images`, only the first network gives `better` right, and only the other gives `worse`.
+
+    Example:
+        >>> low, high = runs.lead_interval(9, 0, images=400)
+        >>> print(f"{low:.1f} to {high:.1f} points")
+        1.2 to 4.2 points
+    """
+    bar, lead, tiny = norm.isf((1 - confidence) / 2), (better - worse) / images, 1e-9
+
+    def score(at):
+        half = (better + worse - (2 * images - better + worse) * at) / 4 / images
+        rarer = half + math.sqrt(max(0.0, half**2 + worse * at * (1 - at) / 2 / images))  # the share of `worse` there
+        return (better - worse - images * at) / math.sqrt(max(tiny**2, images * (2 * rarer + at * (1 - at))))
+
+    low = brentq(lambda at: score(at) - bar, tiny - 1, lead - tiny) if lead > tiny - 1 else -1.0
+    high = brentq(lambda at: score(at) + bar, lead + tiny, 1 - tiny) if lead < 1 - tiny else 1.0
+    return 100 * low, 100 * high
 
 
 def holm(p_values):
@@ -78,10 +97,6 @@ def detectable(differing, images, tests=1, power=0.8, level=0.05):
 
     Two networks differ in being right on the share `differing` of so many `images`. The test is one of a family of so
     many `tests`, so it must pass Holm's first and strictest level; the whole family has the `level`.
-
-    Example:
-        >>> print(f"{runs.detectable(0.06, images=10_000):.2f} points")
-        0.69 points
     """
     z = norm.isf(level / tests / 2) + norm.isf(1 - power)
     return float(100 * z * math.sqrt(differing / images))
