@@ -33,6 +33,7 @@ sys.path.insert(0, str(ROOT / "book"))
 import address  # noqa: E402
 
 PHONE_WIDTH = 360
+DESK_WIDTH = 1280
 HEAVIEST_FRAMES = 1_500_000  # bytes of one page
 
 # Runs in the page: waits for the formulas and the pictures, then returns what the tests look at.
@@ -93,6 +94,12 @@ return [`scrolls to ${document.documentElement.scrollWidth} px`,
 """
 
 
+# Lines of code that a reader with the usual window would have to scroll for.
+CUT_CODE = r"""
+return [...document.querySelectorAll(".cell_input pre")].filter(code => code.scrollWidth > code.clientWidth + 1)
+  .map(code => `${code.scrollWidth} of ${code.clientWidth} px: ${code.textContent.slice(0, 80)}`);
+"""
+
 AXE = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js")
 # Leaves one of each kind of code token and of formula: axe-core needs most of its time for the thousands of others,
 # which have the same colour on the same ground.
@@ -125,7 +132,7 @@ class Page:
     name: str  # its path in the site
     errors: list  # of the console
     requests: list  # addresses outside this machine
-    overflow: list  # what sticks out of a phone's window
+    overflow: list  # what sticks out of a phone's window, and code that is cut off at a desk
     barriers: list  # what axe-core finds serious or critical
     found: dict  # the result of READ_PAGE
 
@@ -191,6 +198,9 @@ def look_at(browser, address, name, axe):
     browser.execute_script(ONE_OF_EACH_KIND)
     browser.execute_script(axe)
     barriers = browser.execute_async_script(RUN_AXE, "dark")
+    desk = {"width": DESK_WIDTH, "height": 720, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", desk)
+    overflow += browser.execute_script(CUT_CODE)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     barriers += browser.execute_async_script(RUN_AXE, "light")
     return Page(name, errors, outside, overflow, barriers, found)
@@ -280,7 +290,7 @@ def test_links_inside_the_site_lead_somewhere(site, pages):
     check(pages, dead_links)
 
 
-def test_pages_fit_a_phone(pages):
+def test_pages_fit_a_phone_and_code_fits_a_desk(pages):
     check(pages, lambda page: page.overflow)
 
 
