@@ -102,15 +102,12 @@ def test_a_group_of_ones_own_has_a_table_among_the_results(tmp_path):
     mine = "mine:\n  - {model: attention_tiny, dataset: cluttered_digits, profile: laptop, epochs: [15, 16]}\n"
     (book / "experiments" / "grid.yaml").write_text(TEXT + mine, encoding="utf-8")
     papermill.execute_notebook(ROOT / "book" / "15_results.ipynb", executed, cwd=book, progress_bar=False)
-    shown = [
-        output["data"].get("text/html", "")
-        for cell in nbformat.read(executed, as_version=4).cells if cell.cell_type == "code"
-        for output in cell.outputs if "data" in output
-    ]  # fmt: skip
-    (table,) = [text for text in shown if "The group mine" in text]
+    cells = nbformat.read(executed, as_version=4).cells
+    shown = [output["data"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    (table,) = [text for data in shown if "The group mine" in (text := data.get("text/html", ""))]
     record = runs.read_record(book / "results" / "attention_tiny-cluttered_digits-laptop-seed0.json")
     assert f"{record['test']['last_epoch']['error']:.2f}" in table
-    assert table.replace("\N{NO-BREAK SPACE}", " ").count("not run yet") == 1
+    assert "The group mine: 1 of 2 runs made so far." in [data.get("text/markdown") for data in shown]
 
 
 def test_a_name_stands_for_one_setting_in_all_groups(grid):
