@@ -44,7 +44,7 @@ def _mask_viewer(model, channels=False):
 
 
 class MaskHistory(keras.callbacks.Callback):
-    """Keeps the masks over some images as they change during training: a callback for `training.fit`.
+    """Keeps the masks over some images as they change during training: a callback for `training.fit`::
 
         watch = MaskHistory(network, images)
         training.fit(network, data, recipe, callbacks=[watch])
@@ -192,10 +192,8 @@ def localization(model, dataset, batch_size=None):
 
 def resize(masks, size):
     """`masks`, `(count, h, w)`, enlarged or shrunk bilinearly to `size`, as a NumPy array `(count, *size)`."""
-    masks = np.asarray(masks, "float32")
-    if masks.shape[1:] == tuple(size):
-        return masks
-    resized = keras.ops.image.resize(masks[..., None], tuple(size), "bilinear", data_format="channels_last")
+    masks = np.asarray(masks, "float32")[..., None]
+    resized = keras.ops.image.resize(masks, tuple(size), "bilinear", data_format="channels_last")
     return keras.ops.convert_to_numpy(resized)[..., 0]
 
 

@@ -1,4 +1,4 @@
-"""Whole networks by name: the paper's, its baseline, the student project's, and one small enough for a laptop.
+"""Whole networks by name: the paper's, its baseline, the student project's, and one small enough for a laptop::
 
     model = models.create_model("attention_56", num_classes=10)
     model.summary()                       # a screenful; summary(expand_nested=True) opens the stages

@@ -241,7 +241,7 @@ def test_every_exercise_has_a_folded_hint_and_a_solution_that_runs(path):
 
 
 def measured(path):
-    """What looks measured in a page's prose, captions, titles and alt texts, as `5.52` or `30 %`."""
+    """What looks measured in a page's prose, captions, titles and alt texts, as `5.52` or `30%`."""
     if path.suffix == ".md":
         texts = [of_markdown(path.read_text(encoding="utf-8"))]
     else:

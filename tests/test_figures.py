@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import struct
 
 import matplotlib.pyplot as plt
@@ -65,7 +66,7 @@ def test_the_alt_text_of_curves_states_their_numbers(shown):
 def test_the_alt_text_of_errors_says_what_was_run_and_what_the_paper_prints(shown):
     run = [(92, 5.1, 0.2, 0.2), (56, 5.61, 0.1, 0.3)]
     alt = show.errors({"ours": {"ARL": (run, [(56, 5.52), (92, 4.99), (128, 4.44)]), "naive": ([], [])}}, "layers")
-    ours, paper = "ARL, 5.61 % at 56 to 5.10 % at 92", "ARL in the paper, 5.52 % at 56 to 4.44 % at 128"
+    ours, paper = "ARL, 5.61% at 56 to 5.10% at 92", "ARL in the paper, 5.52% at 56 to 4.44% at 128"
     assert alt == f"Test error by layers. ours: {ours}; ours: {paper}."
 
 
@@ -81,3 +82,13 @@ def test_a_table_shows_what_has_not_run(shown):
     html = shown[0][0]["text/html"]
     assert "&lt;a&gt;" in html and "not run yet" in html and "<caption>Errors</caption>" in html
     assert plain.splitlines() == ["network | error", "<a> | 5.5", "b | not run yet"]
+
+
+def test_a_table_puts_numbers_under_each_other(shown):
+    """Also where the cell has made text of them: the right side of a column."""
+    rows = [{"network": "Attention-56", "images": 45000, "rate": 6268.75, "error": "5.5 ± 0.1", "why": "2 seeds"}]
+    plain = show.table([*rows, dict.fromkeys(rows[0], None)])
+    html = shown[0][0]["text/html"]
+    sides = {name: side for side, name in re.findall('<th style="text-align:(left|right)">(.*?)</th>', html)}
+    assert sides == {"network": "left", "images": "right", "rate": "right", "error": "right", "why": "left"}
+    assert "45,000 | 6,268.75 | 5.5 ± 0.1" in plain

@@ -100,7 +100,7 @@ def test_the_source_documents_networks_have_its_counts(name, classes, options, p
     [("attention_56_imagenet", 31.9, 31.8, (6.2, 6.3)), ("attention_92_imagenet", 51.3, 52.5, (10.4,))],
 )
 def test_the_imagenet_networks_have_the_papers_size_and_cost(name, printed, authors_files, printed_flops):
-    """Sizes as counted from the authors' own files, to their last digit; the paper's, printed, are within 3 %."""
+    """Sizes as counted from the authors' own files, to their last digit; the paper's, printed, are within 3%."""
     network = counting.describe(name, 1000)
     assert round(network["trainable"] / 1e6, 1) == authors_files
     assert network["trainable"] / 1e6 == pytest.approx(printed, rel=0.03)

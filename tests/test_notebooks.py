@@ -57,7 +57,7 @@ def test_the_default_run_is_complete(default_run):
 
 
 def test_the_default_run_has_learned_and_says_so(default_run):
-    """Guessing gets 90 % wrong; seeds 0, 1 and 2 got 13 to 18 %. Masks of fresh weights score up to 0.7, a blob 0.8."""
+    """Guessing gets 90% wrong; seeds 0, 1 and 2 got 13 to 18%. Masks of fresh weights score up to 0.7, a blob 0.8."""
     record = runs.read_record(default_run / "record.json")
     assert record["history"][-1]["validation_error"] < 25
     assert max(record["localization"]["modules"]) > record["localization"]["centre"] > 0.5

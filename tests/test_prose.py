@@ -115,3 +115,10 @@ def test_sentences_are_joined_by_more_than_and(texts):
     rates = {name: 1000 * len(re.findall(r", and\b", text)) / len(text.split()) for name, text in pages.items()}
     assert {name: round(rate, 1) for name, rate in rates.items() if rate > 9} == {}
     assert [name for name, text in pages.items() if re.search(r"\bshall\b", text, re.I)] == []
+
+
+def test_a_per_cent_sign_follows_its_number():
+    """`30%`, as English has it, also in what cells and the library say."""
+    apart = re.compile(r"[0-9}] %(?= [a-z(]|[.,;:!?)\"'*\\]|$)", re.M)
+    sources = files("*.md", "*.ipynb", "ranet_lib/**/*.py")
+    assert [(path.name, found[0]) for path in sources for found in apart.finditer(path.read_text("utf-8"))] == []

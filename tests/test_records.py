@@ -313,7 +313,7 @@ def test_a_plan_has_a_row_for_what_has_not_run(record):
 def test_a_row_says_what_sets_its_network_apart(record, options, label):
     options = models.check_options("attention_tiny", options)
     (row,) = runs.summary({"run": another(record, model__options=options, label_noise=0.3)})
-    assert row["label"] == f"{label}, 30 % noise"
+    assert row["label"] == f"{label}, 30% noise"
     assert row["changed"] == {name: options[name] for name in row["changed"]} != {}
 
 

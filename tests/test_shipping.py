@@ -25,7 +25,7 @@ def test_weights_that_are_no_better_do_not_replace_those_there(scripts, tmp_path
     before = (runs.PRETRAINED / f"{name}.npz").read_bytes()
     assert scripts[0].main([str(tmp_path)]) == 1
     error = runs.pretrained_record(name)["history"][-1]["validation_error"]
-    said = f"{name} stays: its validation error is {error} %, that of {str(tmp_path)!r} is {error} %\n"
+    said = f"{name} stays: its validation error is {error}%, that of {str(tmp_path)!r} is {error}%\n"
     assert capsys.readouterr().err == said
     assert (runs.PRETRAINED / f"{name}.npz").read_bytes() == before
 

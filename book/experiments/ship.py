@@ -53,7 +53,7 @@ def ship(run, data_dir=None, folder=runs.PRETRAINED):
         kept = json.loads(there.read_text(encoding="utf-8"))["record"]["history"][-1]["validation_error"]
         new = record["history"][-1]["validation_error"]
         if kept <= new:
-            raise ValueError(f"{there.stem} stays: its validation error is {kept} %, that of {str(run)!r} is {new} %")
+            raise ValueError(f"{there.stem} stays: its validation error is {kept}%, that of {str(run)!r} is {new}%")
     data = datasets.load_dataset(about["name"], data_dir, seed=record["seed"])
     if data.fingerprint != about["fingerprint"]:
         raise ValueError(f"the run was made on {about['name']} {about['fingerprint']}; here is {data.fingerprint}")
@@ -67,10 +67,10 @@ def ship(run, data_dir=None, folder=runs.PRETRAINED):
         for weight in model.weights:
             weight.assign(keras.ops.convert_to_numpy(weight).astype("float16").astype("float32"))
         found[precision] = training.evaluate(model, data, data.test)["error"]
-        print(f"test error of weights in half precision, computing in {precision}: {found[precision]} %")
+        print(f"test error of weights in half precision, computing in {precision}: {found[precision]}%")
     recorded = record["test"]["last_epoch"]["error"]
     if abs(found[record["recipe"]["precision"]] - recorded) > TOLERANCE:
-        raise ValueError(f"half precision changes the test error from {recorded} % too much: not kept")
+        raise ValueError(f"half precision changes the test error from {recorded}% too much: not kept")
     return runs.save_pretrained(model, record, folder, {"float32_error": found["float32"]})
 
 

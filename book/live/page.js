@@ -170,12 +170,12 @@
         const bar = document.createElement("meter");
         bar.value = value;
         bar.setAttribute("aria-hidden", "true");
-        row.append(`${name} ${(100 * value).toFixed(1)} % `, bar);
+        row.append(`${name} ${(100 * value).toFixed(1)}% `, bar);
         return row;
       }),
     );
     const [value, name] = order[0];
-    say(`The network answers ${name}, with a probability of ${(100 * value).toFixed(0)} %.`);
+    say(`The network answers ${name}, with a probability of ${(100 * value).toFixed(0)}%.`);
   }
 
   function drawPhoto() {

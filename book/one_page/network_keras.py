@@ -12,13 +12,13 @@ def convolution(x, filters, size, strides=1):
 
 
 def normalized(x):
-    """Batch normalisation and ReLU, before each convolution but the first."""
+    """Batch normalisation and ReLU, before all but the first convolution."""
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)
 
 
 def residual_unit(x, filters, strides=1):
-    """1x1, 3x3, 1x1 with a quarter of the channels inside, plus the input."""
+    """1x1, 3x3, 1x1 with a quarter of the channels inside; plus the input."""
     inner = filters // 4
     y = convolution(normalized(x), inner, 1)
     y = convolution(normalized(y), inner, 3, strides)
@@ -29,7 +29,7 @@ def residual_unit(x, filters, strides=1):
 
 
 def mask_branch(x, depth):
-    """Down and up again, skip connections between equal sizes, a sigmoid."""
+    """Down and up again, skips between equal sizes, a sigmoid."""
     filters, seen = x.shape[-1], []
     for _ in range(depth):
         x = layers.MaxPooling2D(3, 2, padding="same")(x)
@@ -47,7 +47,7 @@ def mask_branch(x, depth):
 
 
 def attention_module(x, depth):
-    """(1 + M) F between two residual units: attention residual learning."""
+    """Attention residual learning, (1 + M) F, between two residual units."""
     filters = x.shape[-1]
     x = residual_unit(x, filters)
     trunk = residual_unit(residual_unit(x, filters), filters)

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 
 def normalized(channels):
-    """Batch normalisation and ReLU, before each convolution but the first."""
+    """Batch normalisation and ReLU, before all but the first convolution."""
     norm = nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)
     return nn.Sequential(norm, nn.ReLU())
 
@@ -14,13 +14,13 @@ def convolution(before, filters, size, strides=1):
     padding = size // 2 if strides == 1 else 0
     layer = nn.Conv2d(before, filters, size, strides, padding, bias=False)
     nn.init.kaiming_normal_(layer.weight)
-    if strides > 1 and size == 3:  # Keras pads on the right and below only
+    if strides > 1 and size == 3:  # Keras pads right and below
         return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), layer)
     return layer
 
 
 class ResidualUnit(nn.Module):
-    """1x1, 3x3, 1x1 with a quarter of the channels inside, plus the input."""
+    """1x1, 3x3, 1x1 with a quarter of the channels inside; plus the input."""
 
     def __init__(self, before, filters, strides=1):
         super().__init__()
@@ -39,7 +39,7 @@ class ResidualUnit(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """Down and up again, skip connections between equal sizes, a sigmoid."""
+    """Down and up again, skips between equal sizes, a sigmoid."""
 
     def __init__(self, filters, depth):
         super().__init__()
@@ -69,7 +69,7 @@ class MaskBranch(nn.Module):
 
 
 class AttentionModule(nn.Module):
-    """(1 + M) F between two residual units: attention residual learning."""
+    """Attention residual learning, (1 + M) F, between two residual units."""
 
     def __init__(self, filters, depth):
         super().__init__()

@@ -14,7 +14,7 @@ LEARNING_RULES = ("residual", "naive")
 class AttentionModule(Block):
     """Residual units, then a trunk branch beside a mask branch, combined, then residual units. Keeps the shape.
 
-    With `F` the trunk and `M` the mask, both `(batch, height, width, filters)`, `learning` says how they are combined:
+    With `F` the trunk and `M` the mask, both `(batch, height, width, filters)`, `learning` says how they are combined::
 
         learning="residual":  (1 + M) * F    attention residual learning, equation 3 of the paper
         learning="naive":     M * F          naive attention learning, equation 1

@@ -135,7 +135,7 @@ def _label(asked, changed):
         else:
             words.append(f"{option} {value if isinstance(value, str) else format(value, 'g')}".replace("_", " "))
     if asked["label_noise"]:
-        words.append(f"{100 * asked['label_noise']:g} % noise")
+        words.append(f"{100 * asked['label_noise']:g}% noise")
     return ", ".join(words)
 
 
@@ -154,8 +154,8 @@ def error_interval(error, images, confidence=0.95):
 
     Example:
         >>> low, high = runs.error_interval(5.0, images=10_000)
-        >>> print(f"{low:.2f} to {high:.2f} %")
-        4.59 to 5.44 %
+        >>> print(f"{low:.2f} to {high:.2f}%")
+        4.59 to 5.44%
     """
     share, z = error / 100, statistics.NormalDist().inv_cdf((1 + confidence) / 2)
     centre = share + z**2 / (2 * images)

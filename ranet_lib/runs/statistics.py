@@ -47,8 +47,7 @@ def paired(records, others, confidence=0.95):
     found = {"seeds": list(leads), "images": images, "better": better, "worse": worse}
     found |= {"lead": 100 * (better - worse) / images, "seeds_low": None, "seeds_high": None}
     low, high = lead_interval(better, worse, images, confidence)
-    differing = better + worse
-    found |= {"low": low, "high": high, "p": float(binomtest(better, differing).pvalue) if differing else 1.0}
+    found |= {"low": low, "high": high, "p": float(binomtest(better, better + worse or 1).pvalue)}
     if len(leads) > 1:
         spread = statistics.stdev(leads.values()) / math.sqrt(len(leads))
         half = float(t.ppf((1 + confidence) / 2, len(leads) - 1)) * spread
@@ -108,7 +107,8 @@ def family(records, contrasts, profile):
     `records` is a dict from name to record. A contrast has a `claim`, `where` the paper makes it, and the sides that
     should have the `lower` and the `higher` error, as parameters of train.ipynb, on CIFAR-10 by the recipe `profile`. A
     row has `claim`, `where` and `found`, what `paired` returns (None where a side has not run). Where both have run, it
-    has `holm`, the `p` adjusted over all contrasts, and `detectable`, the lead found with 80 % power among them.
+    has `holm`, the `p` adjusted over all contrasts, `detectable`, the lead found with 80% power among them, and the
+    `verdict`: "borne out" or "reversed" where `holm` is below 0.05, else "no lead found".
     """
     rows = []
     for named in contrasts:
@@ -120,6 +120,7 @@ def family(records, contrasts, profile):
         if found := row["found"]:
             differing = (found["better"] + found["worse"]) / found["images"]
             row |= {"holm": p, "detectable": detectable(differing, found["images"], len(contrasts))}
+            row["verdict"] = "no lead found" if p >= 0.05 else "borne out" if found["lead"] > 0 else "reversed"
     return rows
 
 

@@ -19,7 +19,7 @@ COLOURS = {"trunk": "#1b6ca8", "mask": "#c8553d", "other": "#5f7f4f", "muted": "
 MASK_MAP = "viridis"
 
 STYLE = {
-    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "font.size": 10,
+    "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "legend.handlelength": 3.0,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6",
     "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 2.0, "image.interpolation": "nearest",
 }  # fmt: skip
@@ -98,7 +98,7 @@ def errors(panels, xlabel, path=None):
                     x, error = zip(*sorted(paper))
                     axes.plot(x, error, f"{marker}:", color=colour, mfc="white", lw=1.2, label=f"{label} in the paper")
                 for points, kind in ((sorted(run), ""), (sorted(paper), " in the paper")):
-                    ends = [f"{point[1]:.2f} % at {point[0]:.3g}" for point in points]
+                    ends = [f"{point[1]:.2f}% at {point[0]:.3g}" for point in points]
                     if ends:
                         said.append(f"{title}: {label}{kind}, {' to '.join(dict.fromkeys((ends[0], ends[-1])))}")
             axes.set(title=title, xlabel=xlabel, ylabel="test error (%)")
@@ -129,7 +129,7 @@ def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=No
     array per module, `(count, h, w)` and `(count,)`. Returns the alt text, `alt` if given. With a `path` it is saved.
     """
     count, rows = len(images), 1 + len(masks)
-    with plt.rc_context(STYLE | {"axes.grid": False}):
+    with plt.rc_context(STYLE | dict.fromkeys(("axes.grid", "axes.spines.left", "axes.spines.bottom"), False)):
         drawn, axes = plt.subplots(rows, count, figsize=(1.1 * count, 1.2 * rows), squeeze=False)
         for column, image in enumerate(images):
             axes[0, column].imshow(image)
@@ -163,14 +163,14 @@ def table(rows, columns=None, missing="not run yet", caption=None):
         attention_56 | not run yet
     """
     def text(value):
-        return missing if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+        return missing if value is None else f"{value:,}" if isinstance(value, (int, float)) else str(value)
     def line(kind, texts):
         cells = (f'<{kind} style="text-align:{side}">{escape(each)}</{kind}>' for side, each in zip(sides, texts))
         return f"<tr>{''.join(cells)}</tr>"
     columns = list(rows[0]) if columns is None else list(columns)
-    numeric = [all(isinstance(row.get(column), (int, float, type(None))) for row in rows) for column in columns]
-    sides = ["right" if each else "left" for each in numeric]
     cells = [[text(row.get(column)) for column in columns] for row in rows]
+    numeric = [all(one == missing or not one.strip("0123456789 +-.,±[]%") for one in column) for column in zip(*cells)]
+    sides = ["right" if each else "left" for each in numeric] or ["left"] * len(columns)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     html = (  # with the focus, a wide table is scrolled by the arrow keys
         f'<div style="overflow-x:auto" tabindex="0"><table class="table">{title}<thead>{line("th", columns)}</thead>'

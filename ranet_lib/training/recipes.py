@@ -15,7 +15,7 @@ class Recipe:
     """Every choice of a training run apart from the network, the data and the seed; a ValueError names a wrong one.
 
     `profile` is its name in a record. `epochs` are at least 1, a `batch_size` is at least 2. `learning_rate` is the
-    highest of the `schedule`: "steps" divides it by 10 at 40 % and at 60 % of the steps (the paper's 64k and 96k of
+    highest of the `schedule`: "steps" divides it by 10 at 40% and at 60% of the steps (the paper's 64k and 96k of
     160k); "one_cycle" climbs for the first fifth of the steps and falls along a cosine to 0; "plateau" takes a quarter
     off after ten epochs without a better validation error and stops after twenty; "constant".
 
@@ -66,6 +66,7 @@ _PROFILES = {
     # Few epochs leave no time to overfit: half the paper's crop, and one cycle of a high learning rate.
     "laptop": Recipe("laptop", epochs=6, batch_size=128, learning_rate=0.4, crop_padding=2, **_CYCLE),
     "study": Recipe("study", epochs=4, learning_rate=0.2, crop_padding=2, train_images=10_000, **_CYCLE),
+    "memorise": Recipe("memorise", epochs=40, schedule="one_cycle", augmentation="none", train_images=10_000),
     "evidence": Recipe("evidence", epochs=12, precision="mixed_bfloat16", **_CYCLE),
     "long": Recipe("long", epochs=24, batch_size=128, learning_rate=0.2, **_CYCLE),
     "weights": Recipe("weights", epochs=60, label_smoothing=0.1, precision="mixed_bfloat16", **_CYCLE),
@@ -84,9 +85,9 @@ def recipe(profile, **changes):
     """The `Recipe` of a `profile`, with `changes`: fields to set otherwise; None leaves the profile's own value.
 
     `smoke` takes seconds and shows that everything works; `first` learns the embedded digits in under two minutes on
-    two cores; `laptop` takes minutes there; `study` is for many runs side by side; `evidence` makes the paper's tables,
-    hours a run; `long` takes an hour or two; `weights` made what ships; `full` is the paper's recipe (section 4.1), for
-    a GPU; `source` is the student project's. A wrong name or value is a ValueError.
+    two cores; `laptop` takes minutes there; `study` is for many runs side by side; `memorise` fits wrong labels too;
+    `evidence` makes the paper's tables, hours a run; `long` takes an hour or two; `weights` made what ships; `full` is
+    the paper's recipe (section 4.1), for a GPU; `source` is the student project's. A wrong name is a ValueError.
 
     Example:
         >>> short = training.recipe("laptop", epochs=1)
