@@ -354,3 +354,13 @@ def test_other_stderr_is_shown_and_is_a_warning(tmp_path, local_extensions):
     assert "the masks are empty" in page
     assert "oneDNN" not in page
     assert "stderr was found" in warnings
+
+
+def test_a_warning_of_tensorflow_on_stdout_is_a_warning(tmp_path, local_extensions):
+    """In a kernel its Python warns there, and readers would see the lines."""
+    text = "3 epochs\nWARNING:tensorflow:5 out of the last 18 calls triggered tf.function retracing.\n"
+    page, warnings = render(new_output("stream", name="stdout", text=text), tmp_path)
+    assert "3 epochs" in page
+    assert "5 out of the last 18 calls" in warnings
+    _, warnings = render(new_output("stream", name="stdout", text="3 epochs\n"), tmp_path)
+    assert warnings == ""

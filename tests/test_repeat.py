@@ -30,6 +30,7 @@ from runs import AS_USERS_HAVE_IT, ROOT, TRAIN
 sys.path.insert(0, str(ROOT / "book"))
 import execute  # noqa: E402
 import times  # noqa: E402
+from log_lines import warnings_on_stdout  # noqa: E402
 
 KEPT = ROOT / "_build" / "repeat"
 TWICE = ("first", "second")
@@ -45,6 +46,7 @@ WAYS = dict.fromkeys(TWICE, {}) | ELSEWHERE
 TIMES = {
     "book/09_training.ipynb": {"cell-29": r"\d+(?= seconds of training)"},
     "book/17_your_own_images.ipynb": {"cell-34": r"\d+(?= seconds of training)"},
+    "book/experiments/train.ipynb": {"summed-up": r"\b0\.\d\d\b"},  # hours
 }
 
 
@@ -131,7 +133,9 @@ def faults(notebook, said, failure):
         outputs = cell.get("outputs", [])
         found += [f"{called(cell)} {output.ename}: {output.evalue}" for output in outputs
                   if output.output_type == "error"]  # fmt: skip
-        stderr = "".join(output.text for output in outputs if output.get("name") == "stderr")
+        stdout, stderr = ("".join(output.text for output in outputs if output.get("name") == name)
+                          for name in ("stdout", "stderr"))  # fmt: skip
+        found += [f"{called(cell)} prints {line}" for line in warnings_on_stdout(stdout)]
         if text := execute.without_log_lines(stderr):
             found.append(f"{called(cell)} on stderr: {text.rstrip()}")
     return found or [text for text in (failure, execute.without_log_lines(execute.on_stderr(notebook, said))) if text]

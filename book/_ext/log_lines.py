@@ -18,3 +18,8 @@ def without_log_lines(text):
     """A text without its log lines; empty when only blank lines are left."""
     kept = "".join(line for line in text.splitlines(keepends=True) if not LOG_LINE.match(line))
     return kept if kept.strip() else ""
+
+
+def warnings_on_stdout(text):
+    """The lines of a text that TensorFlow warns with, which in a kernel go to stdout."""
+    return [line for line in text.splitlines() if line.startswith("WARNING:")]

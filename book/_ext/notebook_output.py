@@ -5,13 +5,13 @@ picture exists. The book's figures know what they show and put the text into the
 
     {"image/png": {"alt": "Two curves, the second ...", "width": 640}}
 
-Two things stop the build, since it runs with warnings as errors: a picture without alt text, wherever it comes from,
-and any output on stderr but the lines that TensorFlow and XLA log when they start.
+Three things stop the build, since it runs with warnings as errors: a picture without alt text, wherever it comes from,
+any output on stderr but the lines that TensorFlow and XLA log when they start, and a warning of TensorFlow on stdout.
 """
 
 import myst_nb.sphinx_
 from docutils import nodes
-from log_lines import without_log_lines
+from log_lines import warnings_on_stdout, without_log_lines
 from myst_nb.core.render import NbElementRenderer
 from sphinx.util import logging
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class OutputRenderer(NbElementRenderer):
-    """MyST-NB's renderer, with the two changes above."""
+    """MyST-NB's renderer, with the changes above."""
 
     def render_image(self, data):
         """Return the nodes of a picture, with the alt text of its output metadata where that has one."""
@@ -29,6 +29,12 @@ class OutputRenderer(NbElementRenderer):
             for image in rendered:
                 image["alt"] = alt
         return rendered
+
+    def render_stdout(self, output, cell_metadata, cell_index, source_line):
+        """Return the nodes of a stdout stream, and warn of each warning in it."""
+        for line in warnings_on_stdout(output["text"]):
+            logger.warning("cell %d prints a warning: %s", cell_index, line, type="notebook_output")
+        return super().render_stdout(output, cell_metadata, cell_index, source_line)
 
     def render_stderr(self, output, cell_metadata, cell_index, source_line):
         """Return the nodes of a stderr stream without its log lines, or none when that leaves nothing."""
