@@ -1,7 +1,6 @@
-"""Whole networks by name: the paper's, its baseline, the student project's, and one small enough for a laptop::
+"""Whole networks by name: the paper's, its baseline, the student project's, and one small enough for a laptop.
 
-    model = models.create_model("attention_56", num_classes=10)
-    model.summary()                       # a screenful; summary(expand_nested=True) opens the stages
+`create_model("attention_56").summary()` shows a network on a screen; `summary(expand_nested=True)` opens its stages.
 """
 
 import dataclasses
