@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -95,6 +96,18 @@ def faults(text, source=""):
     return [line for line in dict.fromkeys(found) if not any(line.endswith(place) for place in code)]
 
 
+def check_pages(folder):
+    """Stop at a page that is not XML: a reader shows it up to there, or not at all."""
+    found = []
+    for page in sorted(folder.rglob("*.xhtml")):
+        try:
+            ElementTree.parse(page)
+        except ElementTree.ParseError as error:
+            found.append(f"{page.relative_to(folder)}: {error}")
+    if found:
+        sys.exit("Pages of the EPUB are not XML:\n" + "\n".join(found))
+
+
 def main(kind):
     install(kind)
     target = BUILD / f"{NAME}.{kind}"
@@ -106,6 +119,7 @@ def main(kind):
         typeset(folder)
     else:
         sphinx("custom", "--custom-builder", "epub")
+        check_pages(folder)
     shutil.copyfile(folder / target.name, target)
 
 

@@ -28,8 +28,10 @@ logger = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 #: Sizes of type for a table, and how many letters of each fit on a line.
 TYPE = {"small": 84, "footnotesize": 94, "scriptsize": 106, "tiny": 140}
-#: The gap between two columns, in letters.
-GAP = 2.2
+#: In which of them no line of a table is broken, if all fit so.
+UNBROKEN = ("small", "footnotesize")
+#: The gap between two columns, in letters; half of it, on each side, in LaTeX's words.
+GAP, HALF_GAP = 2.2, r"\setlength{\tabcolsep}{0.55em}"
 #: A table with more rows may continue on the next page.
 LONG = 18
 #: What docutils does not read of LaTeX, and the same in other words.
@@ -69,6 +71,8 @@ class ChooseOutput(SphinxPostTransform):
                 bundle.replace_self(picture)
             elif "<table" in html and self.app.builder.name == "latex":
                 bundle.replace_self(read_tables(html))
+            elif "<script" in html and "text/plain" in forms:  # it would not run
+                bundle.replace_self(forms["text/plain"])
 
     def sentence(self, picture):
         """The text that stands below the picture of an explorer."""
@@ -138,14 +142,14 @@ def fit(table):
     Columns are as wide as what is in them where that fits. Otherwise they get room in proportion to what they hold,
     but none less than its longest word.
     """
-    columns = list(zip(*([entry.astext() for entry in row] for row in table.findall(nodes.row))))
+    columns = list(zip(*([(entry.astext(), bold(row)) for entry in row] for row in table.findall(nodes.row))))
     sides = table.get("sides") or ["left"] * len(columns)
-    wish = [max(2, *(max(map(len, cell.split("\n") or [""])) for cell in cells)) for cells in columns]
-    word = [1 + max([2] + [len(part) for cell in cells for part in split(cell)]) for cells in columns]
+    wish = [max([2] + [len(line) * wide for cell, wide in cells for line in cell.split("\n")]) for cells in columns]
+    word = [1 + max([2] + [len(part) * wide for cell, wide in cells for part in split(cell)]) for cells in columns]
     gaps = GAP * len(columns)
+    if size := next((size for size in UNBROKEN if sum(wish) + gaps <= TYPE[size]), None):
+        return "{" + "".join("r" if side == "right" else "l" for side in sides) + "}", size
     for size, letters in TYPE.items():
-        if sum(wish) + gaps <= letters:
-            return "{" + "".join("r" if side == "right" else "l" for side in sides) + "}", size
         if sum(word) + gaps <= letters and (size != "small" or len(columns) < 6):
             break
     room = max(letters - gaps - sum(word), 0)
@@ -160,6 +164,11 @@ def fit(table):
         rf">{{{ragged[side]}\arraybackslash}}\X{{{round(width * 10)}}}{{{total}}}" for side, width in zip(sides, widths)
     ]
     return "{" + "".join(columns) + "}", size
+
+
+def bold(row):
+    """How many times as wide as others the letters of a table's row are."""
+    return 1.15 if isinstance(row.parent, nodes.thead) else 1
 
 
 def split(text):
@@ -177,7 +186,7 @@ def set_tables(document):
         for text in list(table.findall(nodes.Text)):
             if "_" in text and not isinstance(text.parent, (nodes.math, nodes.literal)):
                 text.parent.replace(text, nodes.Text(text.replace("_", "_\N{ZERO WIDTH SPACE}")))
-        before = [latex(rf"\nopagebreak\begingroup\{size} "), addnodes.tabular_col_spec(spec=spec)]
+        before = [latex(rf"\nopagebreak\begingroup\{size}{HALF_GAP} "), addnodes.tabular_col_spec(spec=spec)]
         table.replace_self([*before, table, latex(r"\par\endgroup ")])
 
 
@@ -264,7 +273,27 @@ class SvgToPdf(ImageConverter):
 
 
 class BookEpub(Epub3Builder):
-    """Sphinx's builder, with formulas that its table of contents declares, a cover, and no scripts."""
+    """Sphinx's builder, with parts and sections in its contents, formulas that it declares, a cover, and no scripts."""
+
+    def get_toc(self):
+        """The parts of the book, their chapters with their numbers, and the sections of each."""
+        root = self.config.root_doc
+        entries = [(1, root, "", self.env.titles[root].astext())]
+        for toctree in self.env.get_doctree(root).findall(addnodes.toctree):
+            names = toctree["includefiles"]
+            entries.append((1, names[0], "", toctree["caption"]))
+            for name in names:
+                number = ".".join(map(str, self.env.toc_secnumbers.get(name, {}).get("", ())))
+                title = f"{number + '. ' if number else ''}{self.env.titles[name].astext()}"
+                # A place has one entry: where a part begins, its first chapter begins at the heading.
+                heading = self.env.get_doctree(name).next_node(nodes.section)["ids"][0]
+                entries.append((2, name, f"#{heading}" if name == names[0] else "", title))
+                below = self.env.tocs[name].next_node(nodes.list_item).children[1:]
+                sections = [item for each in below for item in each.children if isinstance(item, nodes.list_item)]
+                links = [section.next_node(nodes.reference) for section in sections]
+                entries += [(3, name, self.fix_fragment("", link["anchorname"]), link.astext()) for link in links]
+        self.refnodes = [{"level": level, "refuri": escape(f"{name}.xhtml{anchor}"), "text": escape(text)}
+                         for level, name, anchor, text in entries]  # fmt: skip
 
     def handle_finish(self):
         static = Path(self.outdir) / "_static"
@@ -274,6 +303,9 @@ class BookEpub(Epub3Builder):
                     path.rmdir()
             elif path.name not in STATIC:
                 path.unlink()
+        for path in Path(self.outdir, "_images").glob("*.svg"):  # matplotlib's space is a path that goes nowhere
+            text = path.read_text(encoding="utf-8")
+            path.write_text(re.sub(r'<path (id="\S+") (?=transform=)', r'<path \1 d="M 0 0" ', text), encoding="utf-8")
         copy2(HERE / "paper.css", static)
         draw(HERE / "cover.svg", static / "cover.png", "--width", "1200")
         super().handle_finish()
@@ -311,10 +343,17 @@ STATIC = ["pygments.css", "paper.css", "cover.png"]
 SUMMARY = r'<p class="collapsed admonition-title">(.*?)</p>\s*<p class="expanded admonition-title">.*?</p>'
 
 
+#: A tab of a set of tabs: what chooses it, and its name.
+TAB = r'<input [^>]*name="sd-tab-set[^>]*>\s*<label [^>]*class="sd-tab-label"[^>]*>\s*(.*?)</label>'
+
+
 def strip_page(app, page, template, context, doctree):
+    # sphinx-exercise gives the same id to each exercise of a page.
+    context["body"] = re.sub(r' id="(?:exercise|solution)-content"', "", context.get("body") or "")
     if app.builder.name == "epub":
         context["script_files"] = []
-        context["body"] = re.sub(SUMMARY, r"\1", context.get("body", ""))
+        context["body"] = re.sub(SUMMARY, r"\1", context["body"])
+        context["body"] = re.sub(TAB, r'<p class="admonition-title">\1</p>', context["body"], flags=re.S)
         styles = context.get("css_files", [])
         context["css_files"] = [style for style in styles if Path(str(style.filename)).name in STATIC]
 
@@ -330,6 +369,7 @@ def mathml(node, display):
     except MathError as error:
         logger.warning("no MathML for %s: %s", text, error, location=node)
         return ""
+    formula = re.sub(r"&(?!amp;|lt;|gt;|quot;)\w+;", lambda name: unescape(name[0]), formula)  # XML knows no others
     return formula.replace("<math ", f'<math alttext="{escape(text)}" ', 1)
 
 
@@ -362,6 +402,7 @@ def name_book(app, config):
 def begin(app):
     if app.builder.name == "epub":
         app.config.html_math_renderer = "mathml"
+        app.config.html_domain_indices = False
         app.config.html_theme_options = {}  # those of the site's theme, which would put buttons on the pages
         app.config.version = app.config.release = ranet_lib.__version__
     elif app.builder.name == "latex":
