@@ -41,8 +41,19 @@ WORDS = """\
 A {term}`gate` multiplies {cite:p}`wang2017residual`: $M = \\tfrac12$, as {numref}`fig-curve` and {doc}`two` say, and
 
 $$
-H_{i,c} = (1 + M_{i,c}) \\cdot F_{i,c}.
+H_{i,c} = (1 + M_{i,c}) \\cdot F_{i,c} \\le \\exp(F_{i,c}).
 $$
+
+## Two frameworks
+
+````{tab-set}
+```{tab-item} Keras
+The first tab.
+```
+```{tab-item} PyTorch
+The second tab.
+```
+````
 """
 EXERCISE = """\
 ````{exercise} A halved mask
@@ -84,6 +95,10 @@ def draw(depth=1):
 
 show.explore(draw, depth=range(3))
 """
+SCRIPT = """\
+page = "<p hidden>Not on paper.</p><script src='page.js'></script>"
+display({"text/html": page, "text/plain": "Here the site runs a script."}, raw=True)
+"""
 WIDE = "print('wide ' + '" + "0123456789" * 15 + "end')"
 
 
@@ -110,7 +125,7 @@ def small_book(tmp_path_factory):
         nbformat.v4.new_markdown_cell(WORDS),
         code("import matplotlib.pyplot as plt\n\nfrom ranet_lib import show"),
         code(FIGURE, "fig-curve", "A curve.", ["hide-input"]),
-        code(TABLE), code(DRAWING), code(EXPLORER, "fig-bar", "A bar."), code(WIDE),
+        code(TABLE), code(DRAWING), code(EXPLORER, "fig-bar", "A bar."), code(WIDE), code(SCRIPT),
         nbformat.v4.new_markdown_cell(EXERCISE), code("print('half of', 'it')"),
         nbformat.v4.new_markdown_cell("Half.\n\n````{solution-end}\n````"),
     ]  # fmt: skip
@@ -153,7 +168,8 @@ def test_everything_is_in_the_pdf(pdf):
         "The preface of a small book", "Part I", "A chapter with everything", "naïve Größen, and α → β",
         "Fig. 1.1: A curve", "as Fig. 1.1 and The second say", "[Wang et al., 2017]", "Many networks",
         "Fig. 1.2: A bar", "A bar of height 1.", "Exercise 1.1 (A halved mask)", "Hint",
-        "Solution to Exercise 1.1 (A halved mask)", "half of it", "drawnbox", "Residual Attention Network",
+        "Solution to Exercise 1.1 (A halved mask)", "half of it", "drawnbox", "The first tab",
+        "Here the site runs a script", "Residual Attention Network",
         "Weights that features are multiplied by", "Contents", "Version",
     ):  # fmt: skip
         assert said in flat, said
@@ -189,11 +205,16 @@ def test_the_epub_is_valid_and_everything_is_in_it(epub):
     page = pages["book/one.xhtml"]
     for said in (
         'alt="A line rises."', 'alt="A bar of height 1."', 'alt="A drawn box."', "<math", "<table", "39,006",
-        "Fig. 1.1", "Solution to", "Many networks", "naïve Größen",
+        "Fig. 1.1", "Solution to", "Many networks", "naïve Größen", "Keras</p>", "The second tab", "runs a script",
     ):  # fmt: skip
         assert said in html.unescape(page), said
-    assert "<script" not in page and "explore" in page
-    assert "A chapter with everything" in pages["nav.xhtml"]
+    assert "<script" not in page and "explore" in page and "<input" not in page
+    entries = re.findall(r'<a href="([^"]+)">([^<]+)</a>', pages["nav.xhtml"])
+    assert entries[1:4] == [
+        ("book/one.xhtml", "The idea"), ("book/one.xhtml#a-chapter-with-everything", "1. A chapter with everything"),
+        ("book/one.xhtml#two-frameworks", "Two frameworks"),
+    ]  # fmt: skip
+    assert ("book/glossary.xhtml", "Look it up") in entries
     assert "cover.png" in pages["content.opf"]
 
 
@@ -211,6 +232,15 @@ Underfull \\vbox (badness 10000) has occurred
     code = "\\begin{sphinxVerbatim}\nlong\n\\end{sphinxVerbatim}\n"
     wide = "Overfull \\hbox (31.2pt too wide) in paragraph at lines 2--2"
     assert paper.faults(wide, code) == [] and paper.faults(wide, "\n" + code.replace("Verbatim", "")) == [wide]
+
+
+def test_a_page_of_the_epub_that_is_no_xml_stops_the_build(tmp_path):
+    (tmp_path / "good.xhtml").write_text("<p>f(x) &#x2061; &amp;</p>", encoding="utf-8")
+    paper.check_pages(tmp_path)
+    for text in ("<p>&ApplyFunction;</p>", "<p hidden>x</p>", "<p><input type='radio'></p>"):
+        (tmp_path / "bad.xhtml").write_text(text, encoding="utf-8")
+        with pytest.raises(SystemExit, match=r"bad\.xhtml: .*line 1"):
+            paper.check_pages(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["pdf", "epub"])
