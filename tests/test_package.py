@@ -78,3 +78,13 @@ def test_lock_has_a_version_of_every_requirement(line):
 def test_style():
     check = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], capture_output=True, text=True)
     assert check.returncode == 0, check.stdout
+
+
+def test_no_run_is_among_the_files_of_the_project():
+    """`make book` runs the experiment notebook, which leaves its run beside it; weights ship with the library alone."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a repository")
+    files = listed.stdout.splitlines()
+    assert [name for name in files if name.endswith(".h5") and not name.startswith("ranet_lib/")] == []
+    assert [name for name in files if name.endswith(("record.json", "history.csv"))] == []
