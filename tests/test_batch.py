@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from runs import ROOT
 
-from ranet_lib import counting, datasets, runs
+from ranet_lib import counting, datasets, runs, training
 
 if sys.platform == "win32":
     pytest.skip("batches need Linux or macOS", allow_module_level=True)
@@ -119,6 +119,24 @@ def test_a_gpu_has_one_run_at_a_time(batch, tmp_path, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     for held in (*second, *third):
         held.close()
+
+
+@pytest.mark.parametrize("flags, lacks", [
+    ("fpu sse2 avx avx2 fma", True), ("fpu sse2 avx avx2 avx512f avx512bw avx512_bf16 amx_bf16", False),
+    ("fpu sse2 avx2 avx_vnni avx_ne_convert", False), (None, False),
+])  # fmt: skip
+def test_a_batch_in_bfloat16_is_warned_where_it_is_imitated(batch, tmp_path, monkeypatch, capfd, flags, lacks):
+    import processes
+
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\n" + ("Features\t: asimd bf16" if flags is None else f"flags\t\t: {flags}\n"))
+    assert processes.lacks_bfloat16(cpuinfo) is lacks
+    assert not processes.lacks_bfloat16(tmp_path / "none")  # as on macOS
+    monkeypatch.setattr(processes, "lacks_bfloat16", lambda: lacks)
+    monkeypatch.setattr(processes, "list_gpus", lambda: [])
+    for profile in ("laptop", "evidence"):
+        batch.warn_of_bfloat16([{"recipe": training.recipe(profile)}])
+        assert ("several times as fast here" in capfd.readouterr().out) is (lacks and profile == "evidence")
 
 
 def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkeypatch):

@@ -68,6 +68,8 @@ def main(arguments=None):
     for name, run in checked.items():
         put_aside(folder / name, run)
     elsewhere = any(word.partition("=")[0] in ("--profile", "--executor", "-e") for word in for_snakemake)
+    if not elsewhere:
+        warn_of_bfloat16(checked.values())
     jobs = asked.jobs if elsewhere else asked.jobs or at_a_time()
     options = [*limits(jobs, elsewhere), *for_snakemake]
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
@@ -95,6 +97,16 @@ def check_home():
             pass
     except (OSError, RuntimeError) as error:
         raise ValueError(f"the home folder must be one that can be written (set HOME to another): {error}") from None
+
+
+def warn_of_bfloat16(runs):
+    """Say so where this machine would take many times as long in the runs' precision as in float32."""
+    if any(run["recipe"].precision == "mixed_bfloat16" for run in runs) and not processes.list_gpus():
+        if processes.lacks_bfloat16():
+            print(
+                "this processor has no instructions for bfloat16 and imitates them: float32 is several times as fast "
+                "here (in the grid, mixed_precision: float32)", flush=True,
+            )  # fmt: skip
 
 
 def at_a_time():

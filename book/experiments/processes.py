@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,16 @@ THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS"
 def count_cores():
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lacks_bfloat16(cpuinfo=Path("/proc/cpuinfo")):
+    """Whether the processor cannot compute in bfloat16, as Linux lists its instructions: x86 without AVX-512."""
+    try:
+        listed = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return False
+    flags = set(listed[1].split()) if listed else set()
+    return "sse2" in flags and not flags & {"avx512bw", "avx_ne_convert"}
 
 
 def end_with_parent():
