@@ -1,18 +1,12 @@
 """The networks: the paper's sizes, saving and loading, and what is refused."""
 
 import functools
-import hashlib
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from runs import HEADS
 
-from ranet_lib import blocks, counting, datasets, masks, models, runs, training
+from ranet_lib import blocks, counting, models, runs
 
 
 def images(count=2, size=32, seed=0):
@@ -318,140 +312,3 @@ def test_what_makes_no_sense_is_refused(arguments, options, message):
 
 
 # --- Trained weights
-
-
-@pytest.fixture
-def trained(tmp_path, monkeypatch):
-    """The folder of the weights that ship, moved to where a test may write, with one trained network in it."""
-    monkeypatch.setattr(runs.pretrained, "PRETRAINED", tmp_path)
-    keras.utils.set_random_seed(4)
-    options = {"width": 0.5, "learning": "naive"}
-    model = models.create_model("attention_tiny", 5, (28, 40, 3), **options)
-    described = {"name": "attention_tiny", "num_classes": 5, "input_shape": [28, 40, 3], "options": options}
-    name = runs.save_pretrained(model, {"model": described, "dataset": {"name": "digits"}}, tmp_path)
-    return model, name, tmp_path
-
-
-def test_trained_weights_come_back_as_float16(trained):
-    model, name, folder = trained
-    assert runs.list_pretrained() == [name] == ["attention_tiny-digits"]
-    loaded = runs.load_pretrained(name)
-    assert loaded.input_shape == model.input_shape
-    for one, two in zip(loaded.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, two.astype("float16").astype("float32"))
-    assert runs.pretrained_record(name)["dataset"] == {"name": "digits"}
-    assert (folder / f"{name}.npz").stat().st_size < 2.2 * model.count_params()
-
-
-def test_damaged_or_foreign_weights_are_refused(trained):
-    model, name, folder = trained
-    with pytest.raises(ValueError, match="no trained weights of the name 'attention_57'; there are: attention_tiny-"):
-        runs.load_pretrained("attention_57")
-    other = models.create_model("attention_tiny", 5, width=0.5, mask_branch="local")
-    described = runs.pretrained_record(name)
-    runs.save_pretrained(other, described, folder)  # says naive encoder-decoder, holds a local one
-    with pytest.raises(ValueError, match="are not those of attention_tiny"):
-        runs.load_pretrained(name)
-    file = folder / f"{name}.npz"
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match="do not match their checksum"):
-        runs.load_pretrained(name)
-
-
-class Trap:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-def test_a_crafted_file_runs_no_code(trained, tmp_path):
-    """All names right, the checksum right, and one array a pickled object: it is refused before it is unpickled."""
-    _, name, folder = trained
-    file, about = folder / f"{name}.npz", folder / f"{name}.json"
-    arrays = dict(np.load(file)) | {"stem/kernel": np.array([Trap(tmp_path / "sprung")], dtype=object)}
-    np.savez(file, **arrays)
-    checksum = hashlib.sha256(file.read_bytes()).hexdigest()
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"sha256": checksum}))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        runs.load_pretrained(name)
-    assert not (tmp_path / "sprung").exists()
-    np.load(file, allow_pickle=True)["stem/kernel"]
-    assert (tmp_path / "sprung").exists()  # the trap does work
-
-
-def test_weights_that_float16_cannot_hold_are_not_written(trained):
-    model, name, folder = trained
-    before = (folder / f"{name}.npz").read_bytes()
-    model.get_layer("head_bn").moving_variance.assign(np.full(model.get_layer("head_bn").moving_variance.shape, 1e6))
-    with pytest.raises(ValueError, match="head_bn/moving_variance has values up to 1e.06, which float16 cannot hold"):
-        runs.save_pretrained(model, {"model": {"name": "attention_tiny"}, "dataset": {"name": "digits"}}, folder)
-    assert (folder / f"{name}.npz").read_bytes() == before
-
-
-@pytest.mark.parametrize("name", ["../outside", "folder:/home/me/photos", "a\\b", ""])
-def test_weights_stay_in_their_folder(name, tmp_path):
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    record = {"model": {"name": name}, "dataset": {"name": name}}
-    with pytest.raises(ValueError, match="no name of a file"):
-        runs.save_pretrained(model, record, tmp_path / "a" / "weights")
-    assert not list(tmp_path.rglob("*"))
-
-
-def near(logits):
-    """Tolerance: another processor, backend or version sums in another order, over some hundred layers."""
-    return pytest.approx(logits, rel=1e-2, abs=2e-2)
-
-
-@pytest.mark.parametrize("name", runs.list_pretrained())
-def test_shipped_weights_give_their_recorded_logits(name):
-    recorded = np.array(runs.pretrained._about(name)["logits"])
-    network = runs.load_pretrained(name)
-    assert runs.pretrained._embedded_logits(network) == near(recorded)
-    for weight in network.weights:  # one wrong weight is seen
-        if weight.path.endswith("stage_1_unit_1/conv_2/kernel"):
-            weight.assign(weight * 0.9)
-    assert runs.pretrained._embedded_logits(network) != near(recorded)
-
-
-@pytest.fixture(scope="module")
-def jpeg_copy(tmp_path_factory):
-    """The folder of the JPEG copy of CIFAR-10, all 60,000 images."""
-    if not HEADS.exists():
-        pytest.skip("needs the JPEG copy of CIFAR-10 beside the project")
-    folder = tmp_path_factory.mktemp("cifar")
-    subprocess.run([sys.executable, HEADS, folder, "--jpeg"], check=True)
-    return folder
-
-
-def shipped():
-    """The names of the shipped weights; those of CIFAR-10 wait for the slow tests, as unpacking it takes a while."""
-    for name in runs.list_pretrained():
-        embedded = runs.pretrained_record(name)["dataset"]["copy"] == "embedded"
-        yield pytest.param(name, marks=[] if embedded else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("name", list(shipped()))
-def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
-    record = runs.pretrained_record(name)
-    recorded = record["dataset"]
-    folder = None if recorded["copy"] == "embedded" else request.getfixturevalue("jpeg_copy")
-    data = datasets.load_dataset(recorded["name"], folder, seed=record["seed"])
-    assert data.fingerprint == recorded["fingerprint"]
-    expected = {record["recipe"]["precision"]: record["test"]["last_epoch"]["error"]}
-    expected |= {"float32": runs.pretrained._about(name)["float32_error"]}
-    for precision, error in expected.items():
-        keras.config.set_dtype_policy(precision)
-        try:
-            network = runs.load_pretrained(name)
-        finally:
-            keras.config.set_dtype_policy("float32")
-        found = training.evaluate(network, data, data.test)["error"]
-        assert found == pytest.approx(error, abs=0.1), precision
-    if "localization" in record:
-        scores, kept = masks.localization(network, data), record["localization"]
-        assert scores["modules"] == pytest.approx(kept["modules"], abs=0.002)
-        assert {**scores, "modules": None} == {**kept, "modules": None}
