@@ -10,7 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from test_datasets import official_files, planes, small_cifar, write_archive, write_folder
+from small_cifar import official_files, planes, small_cifar, write_archive, write_folder
 
 from ranet_lib.datasets import load_dataset
 from ranet_lib.files.pickles import unpickle_arrays

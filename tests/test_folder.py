@@ -7,9 +7,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from small_cifar import rows_as_set, splits
 
 from ranet_lib import datasets, runs, show, training
-from ranet_lib.datasets import splits
+from ranet_lib.datasets import load_dataset
 
 
 def write(folder, count=12, colour=(10, 20, 30), size=8):
@@ -124,8 +125,8 @@ def test_mean_and_spread_are_exact_for_many_large_bright_images(level, size, cou
     """Sums of squares that a 32-bit number does not hold."""
     images = np.full((count, size, size, 3), level, np.uint8)
     images[: count // 2, : size // 2] -= 200
-    split = splits.Split(images, np.zeros(count, int))
-    found = splits.make_dataset("large", split, split, split, ("one", "two"), "unverified")
+    split = datasets.splits.Split(images, np.zeros(count, int))
+    found = datasets.splits.make_dataset("large", split, split, split, ("one", "two"), "unverified")
     low = (count // 2) * (size // 2) / (count * size)
     assert found.mean == pytest.approx(level - 200 * low, rel=1e-6)
     assert found.std == pytest.approx(200 * np.sqrt(low * (1 - low)), rel=1e-5)
@@ -155,3 +156,108 @@ def test_a_name_with_dollars_and_braces_is_drawn_kept_and_trained(tmp_path):
     runs.write_record(tmp_path / "record.json", runs.make_record(network, data, recipe, history, test))
     assert runs.read_record(tmp_path / "record.json")["dataset"]["classes"] == sorted(names)
     show.image_grid(data.test.images[:2], [data.class_names[label] for label in data.test.labels[:2]])
+
+
+# ---- Splits, and what Pillow reads ---------------------------------------------------------------------------
+
+
+def write_images(folder, count, size=(40, 50), suffix="png", first=0):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(first)
+    for number in range(count):
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03}.{suffix}")
+
+
+def test_folder_is_split_by_class_and_seed(tmp_path):
+    write_images(tmp_path / "cats", 30)
+    write_images(tmp_path / "dogs", 10, first=1)
+    (tmp_path / "README.txt").write_text("about these images")
+    (tmp_path / "cats" / ".DS_Store").write_bytes(b"litter")
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.class_names == ("cats", "dogs")
+    assert [np.bincount(split.labels).tolist() for split in splits(dataset)] == [[24, 8], [3, 1], [3, 1]]
+    assert dataset.image_shape == (32, 32, 3) and dataset.copy == "unverified"
+    seen = [rows_as_set(split.images) for split in splits(dataset)]
+    assert len(seen[0] | seen[1] | seen[2]) == 40
+    assert load_dataset(f"folder:{tmp_path}").fingerprint == dataset.fingerprint
+    assert rows_as_set(load_dataset(f"folder:{tmp_path}", seed=1).test.images) != seen[2]
+
+
+def test_folder_keeps_the_splits_it_finds(tmp_path):
+    write_images(tmp_path / "train" / "a", 20)
+    write_images(tmp_path / "train" / "b", 20, first=1)
+    write_images(tmp_path / "test" / "a", 1, first=2)
+    write_images(tmp_path / "test" / "b", 2, first=3)
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert [np.bincount(split.labels).tolist() for split in splits(dataset)] == [[18, 18], [2, 2], [1, 2]]
+    write_images(tmp_path / "validation" / "a", 3, first=4)
+    write_images(tmp_path / "validation" / "b", 3, first=5)
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert [np.bincount(split.labels).tolist() for split in splits(dataset)] == [[20, 20], [3, 3], [1, 2]]
+    (tmp_path / "validation" / "c").mkdir()
+    with pytest.raises(ValueError, match=r"validation.*'c'"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_folder_reads_what_pillow_reads_and_keeps_the_centre(tmp_path):
+    for label in ("left", "right"):
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            (tmp_path / label / f"{number}.png").write_bytes(b"")
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, 20:40] = (200, 100, 50)  # the centre square; what lies beside it must not be seen
+    image = Image.fromarray(wide)
+    clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    turned = Image.fromarray(np.ascontiguousarray(wide.transpose(1, 0, 2)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown rotated by a quarter turn
+    for label in ("left", "right"):
+        folder = tmp_path / label
+        image.save(folder / "0.png")
+        image.convert("P", palette=Image.Palette.ADAPTIVE).save(folder / "1.png", format="GIF")
+        image.save(folder / "2.png", format="BMP")
+        image.save(folder / "3.png", format="WEBP", lossless=True)
+        clear.save(folder / "4.png")
+        Image.new("L", (16, 16), 77).save(folder / "5.png")
+        turned.save(folder / "6.png", format="TIFF", exif=exif)
+        for number in (7, 8, 9):
+            image.save(folder / f"{number}.png")
+    dataset = load_dataset(f"folder:{tmp_path}", image_size=16)
+    images = np.concatenate([split.images for split in splits(dataset)])
+    assert images.shape == (20, 16, 16, 3)
+    colours = sorted(tuple(image[8, 8].tolist()) for image in images)
+    assert colours == sorted([(200, 100, 50)] * 16 + [(255, 255, 255)] * 2 + [(77, 77, 77)] * 2)
+    # Scaling blends the outermost columns a little with what lies beside the centre.
+    assert all((image[:, 3:-3] == image[8, 8]).all() for image in images)
+
+
+def test_a_bad_image_is_named(tmp_path):
+    write_images(tmp_path / "a", 12)
+    write_images(tmp_path / "b", 12, first=1)
+    bad = tmp_path / "b" / "005.png"
+    good = bad.read_bytes()
+    for content in (b"no image", b"", good[: len(good) // 2]):
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match=r"b.005\.png"):
+            load_dataset(f"folder:{tmp_path}")
+    Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(bad)
+    with pytest.raises(ValueError, match=r"b.005\.png.*8 bits"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_a_class_with_too_few_images_is_named(tmp_path):
+    write_images(tmp_path / "many", 20)
+    write_images(tmp_path / "few", 9, first=1)
+    with pytest.raises(ValueError, match="few holds 9 images; at least 10"):
+        load_dataset(f"folder:{tmp_path}")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="none holds no image"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_a_folder_without_classes_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_dataset(f"folder:{tmp_path / 'nowhere'}")
+    with pytest.raises(ValueError, match="at least two"):
+        load_dataset(f"folder:{tmp_path}")

@@ -1,4 +1,4 @@
-"""Recipes, batches, schedules, and a `fit` that survives being killed."""
+"""Batches, and a `fit` that survives being killed. Recipes and parameters have tests of their own."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from ranet_lib import datasets, files, models, runs, training
+from ranet_lib import datasets, files, training
 
 on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="what JAX alone does; the slow tests run it")
 
@@ -54,88 +54,6 @@ def quick(**changes):
 
 def without_times(history):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
-
-
-# --- Recipes
-
-
-def test_the_full_profile_is_the_papers():
-    recipe = training.recipe("full")
-    assert (recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (64, 0.1, 1e-4)
-    rate = training.learning_rate(recipe, 160_000)
-    found = [float(rate(step)) for step in (0, 63_999, 64_001, 95_999, 96_001, 159_999)]
-    np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
-
-
-def test_the_full_profile_takes_the_papers_steps_on_what_is_left_of_cifar():
-    """Of 50,000 images a tenth validates, and images left over after the last full batch of an epoch wait."""
-    whole = np.zeros((50_000, 1, 1, 3), np.uint8), np.arange(50_000) % 10
-    train, validation = datasets.splits.hold_out_tenth(*whole, seed=0)
-    cifar = datasets.splits.make_dataset("cifar10", train, validation, validation, tuple("0123456789"), "unverified")
-    recipe = training.recipe("full")
-    steps = recipe.epochs * len(training.Batches(cifar, recipe))
-    assert steps == pytest.approx(160_000, rel=0.005)
-    rate = training.learning_rate(recipe, steps)
-    assert [round(float(rate(step)), 6) for step in (63_000, 65_000, 95_000, 97_000)] == [0.1, 0.01, 0.01, 0.001]
-
-
-def test_one_cycle_climbs_and_falls_to_zero():
-    rate = training.learning_rate(training.recipe("laptop", learning_rate=0.1), 1000)
-    rates = np.array([float(rate(step)) for step in range(0, 1001, 10)])
-    top = rates.argmax()
-    assert rates.max() == pytest.approx(0.1) and 15 <= top <= 25 and rates[0] < 0.01 and rates[-1] < 1e-6
-    assert np.all(np.diff(rates[:top]) > 0) and np.all(np.diff(rates[top:]) < 1e-7)
-
-
-@pytest.mark.parametrize("nesterov", [True, False])
-def test_without_decay_a_step_is_that_of_keras(nesterov):
-    generator = np.random.default_rng(0)
-    start = generator.normal(size=(3, 4)).astype("float32")
-    ours, theirs = keras.Variable(start), keras.Variable(start)
-    optimizers = training.SGD(0.1, 0.9, nesterov), keras.optimizers.SGD(0.1, 0.9, nesterov)
-    for _ in range(5):
-        gradient = keras.ops.convert_to_tensor(generator.normal(size=(3, 4)).astype("float32"))
-        for optimizer, weight in zip(optimizers, (ours, theirs), strict=True):
-            optimizer.apply([gradient], [weight])
-    np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (ours, theirs)), rtol=1e-6)
-    assert np.abs(keras.ops.convert_to_numpy(ours) - start).min() > 1e-3
-
-
-def test_weight_decay_is_added_to_the_gradient():
-    recipe = training.recipe("full", schedule="constant", weight_decay=1e-3)
-    model = small_network()
-    training.compile_model(model, recipe, 100)
-    kernel, gamma = model.layers[0].kernel, model.layers[1].gamma
-    start, zeros = keras.ops.convert_to_numpy(kernel), [keras.ops.zeros(v.shape) for v in model.trainable_variables]
-    expected, velocity = 1.0, 0.0
-    for _ in range(300):
-        model.optimizer.apply(zeros, model.trainable_variables)
-        gradient = recipe.weight_decay * expected  # of the paper's penalty; the loss itself gives none here
-        velocity = 0.9 * velocity - recipe.learning_rate * gradient
-        expected += 0.9 * velocity - recipe.learning_rate * gradient  # Nesterov
-    found = keras.ops.convert_to_numpy(kernel) / start
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert expected < 0.8
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(gamma), 1.0)
-
-
-@pytest.mark.parametrize(
-    "profile, changes, message",
-    [
-        ("laptp", {}, r"profile must be one of 'smoke', .*'full', 'source'; received 'laptp'"),
-        ("smoke", {"label_smoothing": 1.0}, "label_smoothing must be a number at least 0 and below 1; received 1.0"),
-        ("smoke", {"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
-        ("smoke", {"learning_rate": float("nan")}, "received nan"),
-        ("smoke", {"epochs": 0}, "epochs must be a whole number from 1 to 1000000; received 0"),
-        ("smoke", {"epochs": 2.5}, "received 2.5"),
-        ("smoke", {"batch_size": "64"}, "batch_size must be a whole number of at least 2; received '64'"),
-        ("smoke", {"schedule": "cosine"}, "schedule must be one of"),
-        ("smoke", {"momentum": 0.8}, "unknown field 'momentum'"),
-    ],
-)
-def test_a_wrong_recipe_is_refused(profile, changes, message):
-    with pytest.raises(ValueError, match=message):
-        training.recipe(profile, **changes)
 
 
 # --- Batches
@@ -338,109 +256,7 @@ def test_a_batch_larger_than_the_data_is_refused(data):
         training.Batches(data, training.recipe("full", batch_size=512))
 
 
-# --- Parameters of the notebook
-
-
-def test_the_defaults_are_those_of_the_notebook(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run = runs.check_parameters({})
-    assert run["model"] == "attention_micro" and run["recipe"] == training.recipe("first")
-    assert run["model_options"]["learning"] == "residual"
-    assert run["output_dir"] == Path("runs/attention_micro-cluttered_digits-first-seed0")
-
-
-def test_a_finished_run_is_never_reused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = runs.check_parameters({})["output_dir"]
-    folder.mkdir(parents=True)
-    assert runs.check_parameters({})["output_dir"] == folder  # unfinished: goes on there
-    (folder / "record.json").touch()
-    assert runs.check_parameters({})["output_dir"].name == folder.name + "-2"
-    with pytest.raises(ValueError, match="holds a finished run"):
-        runs.check_parameters({"output_dir": str(folder)})
-
-
-def test_other_settings_get_another_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folders = {
-        str(runs.check_parameters(changes)["output_dir"])
-        for changes in ({}, {"epochs": 5}, {"label_noise": 0.3}, {"model_options": {"learning": "naive"}}, {"seed": 1})
-    }
-    assert len(folders) == 5
-
-
-def test_parameters_as_papermill_and_a_notebook_give_them():
-    names = {"__name__": "__main__", "_i1": "", "In": [], "Out": {}, "np": np, "exit": None, "seed": 3,
-             "model_options": '{"learning": "naive"}', "epochs": 4, "mixed_precision": "mixed_bfloat16"}  # fmt: skip
-    run = runs.check_parameters(names)
-    assert (run["seed"], run["recipe"].epochs, run["recipe"].precision) == (3, 4, "mixed_bfloat16")
-    assert run["model_options"] == models.check_options("attention_tiny", {"learning": "naive"})
-
-
-def test_the_notebook_can_be_run_again_by_hand():
-    names = {"seed": 1}
-    names["run"] = runs.check_parameters(names)
-    names |= {"recipe": names["run"]["recipe"], "history": [], "data": "the notebook's", "cost": 1.5, "seed": 2}
-    assert runs.check_parameters(names)["seed"] == 2
-    with pytest.raises(ValueError, match="unknown parameter 'lable_noise'"):
-        runs.check_parameters({**names, "lable_noise": 0.3})
-    with pytest.raises(ValueError, match="unknown parameter 'run'"):
-        runs.check_parameters({"run": {"recipe": "full"}})
-
-
-@pytest.mark.parametrize(
-    "parameters, message",
-    [
-        ({"modle": "attention_56"}, "unknown parameter 'modle'; the parameters are: model,"),
-        ({"model": "attention_57"}, "unknown model 'attention_57'"),
-        ({"model": 56}, "unknown model 56"),
-        ({"model_options": {"wdth": 2}}, "unknown option 'wdth'"),
-        ({"model_options": "learning=naive"}, "model_options must be a dict or its JSON"),
-        ({"model_options": [1]}, "model_options must be a dict"),
-        ({"model_options": 0}, "model_options must be a dict"),
-        ({"model_options": []}, "model_options must be a dict"),
-        ({"model_options": "false"}, "model_options must be a dict"),
-        ({"model_options": "[" * 100_000}, "model_options must be a dict"),
-        ({"model_options": '{"width": 2, "width": 3}'}, "'width' is given twice"),
-        ({"output_dir": ""}, "output_dir must be a path; received ''"),
-        ({"output_dir": __file__}, "output_dir must be a folder"),
-        ({"output_dir": f"{__file__}/run"}, "output_dir must be a folder"),
-        ({"seed": 2**32}, "seed must be a whole number from 0 to 4294967295"),
-        ({"epochs": 10**30}, "epochs must be a whole number from 1 to 1000000"),
-        ({"learning_rate": 10**400}, "learning_rate must be a number"),
-        ({"dataset": "cifar"}, "unknown data set 'cifar'"),
-        ({"dataset": "cifar10", "data_dir": "/nowhere/at/all"}, "no folder '/nowhere/at/all'"),
-        ({"dataset": "folder:/nowhere/at/all"}, "no folder '/nowhere/at/all'"),
-        ({"profile": "tiny"}, "profile must be one of"),
-        ({"seed": -1}, "seed must be a whole number from 0 to 4294967295; received -1"),
-        ({"label_noise": 1.5}, "label_noise must be a number at least 0 and at most 1; received 1.5"),
-        ({"label_noise": "half"}, "received 'half'"),
-        ({"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
-        ({"batch_size": 1}, "batch_size must be a whole number of at least 2; received 1"),
-        ({"mixed_precision": True}, "mixed_precision must be one of 'float32'"),
-        ({"devices": 0}, "devices must be a whole number of at least 1; received 0"),
-        ({"devices": "all"}, "devices must be a whole number of at least 1; received 'all'"),
-        ({"devices": 3}, "devices must divide batch_size 64; received 3"),
-        pytest.param(
-            {"devices": 2, "mixed_precision": "mixed_float16"}, "devices must be 1 with mixed_float16 on TensorFlow",
-            marks=pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a limit of TensorFlow"),
-        ),
-    ],
-)
-def test_a_wrong_parameter_is_named(parameters, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        runs.check_parameters(parameters)
-
-
 # --- Several devices; that they learn what one learns is in test_devices.py
-
-
-def test_the_number_of_devices_is_no_setting_of_a_run(tmp_path, monkeypatch):
-    """The same run, wherever it is made: the same name, and a checkpoint that goes on with more or fewer."""
-    monkeypatch.chdir(tmp_path)
-    checked = [runs.check_parameters({"devices": devices}) for devices in (None, 1, 2)]
-    assert [run["devices"] for run in checked] == [1, 1, 2]
-    assert len({run["output_dir"] for run in checked}) == 1
 
 
 def test_more_devices_than_there_are_are_refused_with_their_number(data):
@@ -534,7 +350,8 @@ def test_what_a_device_cannot_make_or_keep_comes_from_the_processor(data, monkey
 
 @pytest.mark.slow
 def test_training_passes_its_tests_on_jax():
-    command = [sys.executable, "-m", "pytest", "-rp", "-p", "no:cacheprovider", __file__]
+    there = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("training", "recipes", "parameters")]
+    command = [sys.executable, "-m", "pytest", "-rp", "-p", "no:cacheprovider", *there]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
