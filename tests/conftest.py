@@ -1,10 +1,10 @@
-"""What the tests share: their order, the built site, and a browser without a network."""
+"""What the tests share: their order, the notebooks run in the background, and the built site."""
 
 import os
 import sys
 
 import pytest
-from programs import find_programs, is_root
+from opened import browser, explorer, in_browsers, pages  # noqa: F401, fixtures
 from runs import Runs, build_site
 
 # The tests and the notebooks beside them share the cores. More threads for each would only wait for one another.
@@ -13,18 +13,7 @@ for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
 
 # These modules run last, in this order. Two look at what goes on in the background, which builds the site between them;
 # the others take about as long.
-LAST_MODULES = ["test_notebooks.py", "test_training.py", "test_masks.py", "test_browser.py"]
-
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # no name has an address: the network is off
-]
+LAST_MODULES = ["test_notebooks.py", "test_training.py", "test_masks.py", "test_browser.py", "test_explorers.py"]
 
 
 def pytest_collection_modifyitems(items):
@@ -48,10 +37,10 @@ def background(request, tmp_path_factory):
         return
     from test_book import PAGES, named
 
-    pages = [path for path in PAGES if f"test_page_runs[{named(path)}]" in selected]
+    chosen = [path for path in PAGES if f"test_page_runs[{named(path)}]" in selected]
     train = any("default_run" in item.fixturenames for item in request.session.items)
-    build = train and len(pages) == len(PAGES) and any("site" in item.fixturenames for item in request.session.items)
-    runs = Runs(tmp_path_factory.mktemp("notebooks"), pages, train, build)
+    build = train and len(chosen) == len(PAGES) and any("site" in item.fixturenames for item in request.session.items)
+    runs = Runs(tmp_path_factory.mktemp("notebooks"), chosen, train, build)
     yield runs
     runs.stop()
 
@@ -60,29 +49,3 @@ def background(request, tmp_path_factory):
 def site(background):
     """The folder of the built site."""
     return (background and background.site.result()) or build_site()
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """A headless Chromium that records its console and every request it makes, and can reach no other host."""
-    browser = open_browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.quit()
-
-
-def open_browser(profile):
-    """Such a browser, with the folder that it keeps its files in; the caller ends it with `quit()`."""
-    from selenium import webdriver
-
-    chromium, driver = find_programs(["chromium", "chromedriver"], ["chromium", "chromium-driver"])
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in CHROMIUM_FLAGS:
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={profile}")
-    if is_root():
-        options.add_argument("--no-sandbox")  # Chromium's sandbox does not start for root
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    browser.set_script_timeout(60)
-    return browser

@@ -6,13 +6,13 @@ import struct
 import numpy as np
 import pytest
 from firefox import Firefox, find_firefox
+from opened import RUN_AXE, axe
 from PIL import Image
 from programs import find_programs
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
-from test_browser import AXE, RUN_AXE
 
 from ranet_lib import masks, runs
 
@@ -114,7 +114,7 @@ def test_firefox_runs_it_from_a_file_too(site, tmp_path):
 
 
 def test_nothing_bars_a_reader_from_what_is_loaded(page):
-    page.execute_script(AXE.read_text(encoding="utf-8"))
+    page.execute_script(axe())
     found = page.execute_async_script(RUN_AXE, "dark") + page.execute_async_script(RUN_AXE, "light")
     assert found == []
 

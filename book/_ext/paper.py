@@ -13,18 +13,14 @@ from pathlib import Path
 from shutil import copy2
 
 from docutils import nodes
-from docutils.utils.math import MathError
-from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx import addnodes
 from sphinx.builders.epub3 import Epub3Builder
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.transforms.post_transforms.images import ImageConverter
-from sphinx.util import logging
 from sphinx_exercise.nodes import is_exercise_node, is_solution_node
 
 import ranet_lib
 
-logger = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 #: Sizes of type for a table, and how many letters of each fit on a line.
 TYPE = {"small": 84, "footnotesize": 94, "scriptsize": 106, "tiny": 140}
@@ -34,11 +30,6 @@ UNBROKEN = ("small", "footnotesize")
 GAP, HALF_GAP = 2.2, r"\setlength{\tabcolsep}{0.55em}"
 #: A table with more rows may continue on the next page.
 LONG = 18
-#: What docutils does not read of LaTeX, and the same in other words.
-SPELLINGS = [
-    (r"\\tfrac(\d)(\w)", r"\\frac{\1}{\2}"), (r"\\tfrac\b", r"\\frac"),
-    (r"\\dots\b", r"\\ldots"), (r"\\textstyle\b", ""),
-]  # fmt: skip
 
 
 def latex(text):
@@ -358,32 +349,6 @@ def strip_page(app, page, template, context, doctree):
         context["css_files"] = [style for style in styles if Path(str(style.filename)).name in STATIC]
 
 
-def mathml(node, display):
-    text = node.astext().strip()
-    for said, understood in SPELLINGS:
-        text = re.sub(said, understood, text)
-    if display and r"\\" in text and r"\begin" not in text:
-        text = r"\begin{aligned}" + text + r"\end{aligned}"
-    try:
-        formula = tex2mathml(text, as_block=display)
-    except MathError as error:
-        logger.warning("no MathML for %s: %s", text, error, location=node)
-        return ""
-    formula = re.sub(r"&(?!amp;|lt;|gt;|quot;)\w+;", lambda name: unescape(name[0]), formula)  # XML knows no others
-    return formula.replace("<math ", f'<math alttext="{escape(text)}" ', 1)
-
-
-def visit_math(translator, node):
-    translator.body.append(mathml(node, display=False))
-    raise nodes.SkipNode
-
-
-def visit_math_block(translator, node):
-    translator.body.append(translator.starttag(node, "div", CLASS="math"))
-    translator.body.append(mathml(node, display=True) + "</div>\n")
-    raise nodes.SkipNode
-
-
 # --- Both ----------------------------------------------------------------------------------------------------------
 
 
@@ -414,7 +379,7 @@ def setup(app):
     app.add_builder(BookEpub, override=True)
     app.add_post_transform(ChooseOutput)
     app.add_post_transform(SvgToPdf)
-    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.setup_extension("mathml")
     app.connect("config-inited", name_book, priority=100)
     app.connect("builder-inited", begin, priority=100)
     app.connect("doctree-resolved", make_book, priority=900)
