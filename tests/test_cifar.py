@@ -90,11 +90,6 @@ def test_validation_is_a_tenth_of_each_class_and_depends_on_the_seed_alone(tmp_p
     np.testing.assert_array_equal(255 - inverted.validation.images, first.validation.images)
 
 
-def test_the_jpeg_copy_says_so(tmp_path):
-    folder = write_folder(tmp_path, "cifar10", note="data_batch_1, JPEG copy")
-    assert load_dataset("cifar10", folder).copy == "jpeg"
-
-
 @pytest.mark.parametrize("form", ["python 2", "binary"])
 def test_official_means_the_published_checksums(form, tmp_path, monkeypatch):
     archive = write_archive(tmp_path, "cifar100", form)

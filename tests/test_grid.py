@@ -81,6 +81,18 @@ def test_every_contrast_is_between_runs_that_the_grid_has(grid):
     assert len(pairs) == len(contrasts)
 
 
+def test_further_seeds_are_of_runs_that_the_first_seed_has(grid):
+    """The clean cells, 30% and 70% noise of `students`, and all of `depth` and `kinds`, each with seeds 1 and 2."""
+    groups = grid.read_grid(EXPERIMENTS / "grid.yaml")
+    first = groups["students"] | groups["depth"] | groups["kinds"]
+    wanted = [run for run in first.values() if run.get("label_noise", 0.0) in (0.0, 0.3, 0.7)]
+    asked = [run | {"label_noise": run.get("label_noise", 0.0), "seed": seed} for run in wanted for seed in (1, 2)]
+    found = [run | {"label_noise": run.get("label_noise", 0.0)} for run in groups["seeds"].values()]
+    ordered = lambda listed: sorted(map(repr, map(sorted, (run.items() for run in listed))))  # noqa: E731
+    assert ordered(found) == ordered(asked)
+    assert set(groups["recipe"]) <= set(groups["paper"])
+
+
 def test_the_laptop_group_asks_the_questions_of_the_paper(grid):
     runs = grid.read_grid(EXPERIMENTS / "grid.yaml")["laptop"].values()
     depth = {(option(run, "modules", 1), option(run, "learning", "residual"), run.get("seed")) for run in runs}

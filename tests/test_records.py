@@ -317,9 +317,9 @@ def test_a_row_says_what_sets_its_network_apart(record, options, label):
     assert row["changed"] == {name: options[name] for name in row["changed"]} != {}
 
 
-def test_a_recipe_is_told_by_its_profile_and_what_differs(record):
-    assert runs.recipe_text(record["recipe"]) == "smoke"
-    assert runs.recipe_text(record["recipe"] | {"epochs": 3}) == "smoke, epochs 3"
+def test_a_recipe_is_told_by_its_profile_and_what_differs(record, results):
+    assert results.recipe_text(record["recipe"]) == "smoke"
+    assert results.recipe_text(record["recipe"] | {"epochs": 3}) == "smoke, epochs 3"
 
 
 @pytest.mark.parametrize("wrong, images", [(2336, 10_000), (0, 500), (64, 64)])

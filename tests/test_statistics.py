@@ -139,6 +139,36 @@ def test_the_family_has_one_row_a_contrast_and_corrects_over_those_that_ran(reco
     assert all(0 < row["detectable"] < 3 for row in known)
 
 
+@pytest.mark.parametrize(
+    "naive, verdict",
+    [
+        ([0.14], "these networks only"),
+        ([0.14, 0.145, 0.15], "borne out"),
+        ([0.06, 0.055, 0.05], "reversed"),
+        ([0.20, 0.11, 0.09], "these networks only"),
+        ([0.101, 0.10, 0.10], "no lead found"),
+    ],
+)
+def test_a_claim_about_kinds_is_borne_out_only_where_its_seeds_agree(record, naive, verdict):
+    contrasts = yaml.safe_load((ROOT / "book" / "experiments" / "contrasts.yaml").read_text(encoding="utf-8"))
+    shared = {"model": "attention_56", "recipe": dataclasses.asdict(training.recipe("evidence"))}
+    found = {}
+    for seed, error in enumerate(naive):
+        found[f"residual {seed}"] = record(0.10, seed, **shared)
+        found[f"naive {seed}"] = record(error, seed, luck=1, options={"learning": "naive"}, **shared)
+    row = runs.family(found, contrasts, "evidence")[0]
+    assert (row["found"]["seeds"], row["verdict"]) == (list(range(len(naive))), verdict)
+    assert row["found"]["settled"] == (verdict in ("borne out", "reversed"))
+    low, high = (row["found"][f"seeds_{end}"] for end in ("low", "high"))
+    assert row["found"]["settled"] == (low is not None and low * high > 0)
+
+
+@pytest.mark.parametrize("better, worse", [(0, 0), (7, 19), (19, 7), (np.int64(3), np.int64(3)), (0, 12)])
+def test_mcnemars_probability_is_that_of_so_uneven_tosses(better, worse):
+    tosses, rarer = better + worse, min(better, worse)
+    assert runs.mcnemar(better, worse) == pytest.approx(min(1.0, 2 * binom.cdf(rarer, tosses, 0.5)))
+
+
 def test_the_runs_of_a_side_are_those_with_its_parameters_and_no_others(record):
     by_study = {"model": "attention_tiny", "model_options": {"learning": "naive"}}
     first, second = record(0.2, options={"learning": "naive"}), record(0.3, seed=1, options={"learning": "naive"})

@@ -8,12 +8,13 @@ has the name of another record, is named at the end, and the exit status is then
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
 import grid as grids
 
-from ranet_lib import runs
+from ranet_lib import runs, training
 
 HERE = Path(__file__).resolve().parent
 
@@ -75,7 +76,7 @@ def table(found):
         (
             row["label"],
             f"{row['dataset']} ({row['copy']}), {row['train_images']:,} and {row['test_images']:,} images",
-            runs.recipe_text(row["recipe"]),
+            recipe_text(row["recipe"]),
             runs.error_text(row),
             str(row["n"]),
             *("" if row[by] is None else f"{row[by]:.2f}" for by in ("paper", "source")),
@@ -86,6 +87,14 @@ def table(found):
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(head, *lines)]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in (head, *lines)]
+
+
+def recipe_text(recipe):
+    """The `recipe` of a record in words: its profile, and what differs from it, `laptop, epochs 3`."""
+    known = recipe["profile"] in training.list_profiles()
+    usual = dataclasses.asdict(training.recipe(recipe["profile"])) if known else {"profile": recipe["profile"]}
+    changed = [f"{name} {value}" for name, value in recipe.items() if name not in usual or usual[name] != value]
+    return ", ".join([recipe["profile"], *changed]).replace("_", " ")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def load(name: str, data_dir: str | os.PathLike | None, seed: int) -> Dataset:
     place = fetching.fetch(fetching.ARCHIVES[name]) if data_dir is None else Path(data_dir).expanduser()
     layout, location = _find_cifar(name, place)
     *train, test, meta = layout.files
-    batches, md5, notes, class_names, found = {}, {}, "", (), _read_archive(location, layout)
+    batches, md5, class_names, found = {}, {}, (), _read_archive(location, layout)
     if location.is_dir():
         found = ((file, (location / file).read_bytes()) for file in layout.files if (location / file).is_file())
     for file, data in found:
@@ -66,8 +66,7 @@ def load(name: str, data_dir: str | os.PathLike | None, seed: int) -> Dataset:
             if file == meta:
                 class_names = _parse_class_names(data, layout, CLASSES[name])
             else:
-                batches[file], note = _parse_batch(data, layout, CLASSES[name])
-                notes += note
+                batches[file] = _parse_batch(data, layout, CLASSES[name])
                 if len({len(batch) for other, batch in batches.items() if other != test}) > 1:
                     raise ValueError(f"holds {len(batches[file])} images; another training file holds another number")
         except ValueError as error:
@@ -78,7 +77,7 @@ def load(name: str, data_dir: str | os.PathLike | None, seed: int) -> Dataset:
     if layout.archive_md5 and location.is_file():
         with location.open("rb") as archive:
             is_official = hashlib.file_digest(archive, _md5).hexdigest() == layout.archive_md5
-    copy = "official" if is_official else "jpeg" if "JPEG copy" in notes else "unverified"
+    copy = "official" if is_official else "unverified"
     labels = np.concatenate([batches[file].labels for file in train])
     images = np.concatenate([batches.pop(file).images for file in train])  # and lets go of them
     return make_dataset(name, *hold_out_tenth(images, labels, seed), batches[test], class_names, copy)
@@ -141,9 +140,8 @@ def _parse_class_names(data: bytes, layout: _Layout, num_classes: int) -> tuple[
     return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
 
 
-def _parse_batch(data: bytes, layout: _Layout, num_classes: int) -> tuple[Split, str]:
-    """A file's images and labels, and its note."""
-    note = ""
+def _parse_batch(data: bytes, layout: _Layout, num_classes: int) -> Split:
+    """A file's images and labels."""
     if layout.label_bytes:
         record = layout.label_bytes + 3072
         if not data or len(data) % record:
@@ -154,7 +152,7 @@ def _parse_batch(data: bytes, layout: _Layout, num_classes: int) -> tuple[Split,
         batch = unpickle_arrays(data)
         if missing := {"data", layout.label_key} - batch.keys():
             raise ValueError(f"holds no {' and no '.join(sorted(missing))}")
-        rows, labels, note = batch["data"], batch[layout.label_key], batch.get("batch_label", "")
+        rows, labels = batch["data"], batch[layout.label_key]
         # Not left to numpy: a short pickle can hold lists of one list of one list, which are terabytes as an array.
         if isinstance(labels, list) and any(isinstance(label, list | tuple | dict) for label in labels):
             raise ValueError("its labels must be one row of whole numbers; found lists in a list")
@@ -164,9 +162,8 @@ def _parse_batch(data: bytes, layout: _Layout, num_classes: int) -> tuple[Split,
             raise ValueError(f"its data must be uint8 of shape (N, 3072); found {found}")
         if not len(rows) or len(rows) != labels.size:
             raise ValueError(f"holds {len(rows)} images and {labels.size} labels")
-        note = note.decode("latin-1") if isinstance(note, bytes) else note if isinstance(note, str) else ""
     check_labels(labels, num_classes, "the labels")
     images = np.empty((len(rows), 32, 32, 3), np.uint8)
     for channel in range(3):  # from planes of red, green, blue; four times as fast as one transposed copy
         images[..., channel] = rows.reshape(-1, 3, 32, 32)[:, channel]
-    return Split(images, labels.astype(np.int64)), note
+    return Split(images, labels.astype(np.int64))

@@ -6,7 +6,7 @@ import math
 import statistics
 from pathlib import Path
 
-from ranet_lib import models, training
+from ranet_lib import models
 from ranet_lib.runs.parameters import check_parameters
 
 #: What the paper and the student project printed. Errors are in per cent, parameters in millions.
@@ -137,14 +137,6 @@ def _label(asked, changed):
     if asked["label_noise"]:
         words.append(f"{100 * asked['label_noise']:g}% noise")
     return ", ".join(words)
-
-
-def recipe_text(recipe):
-    """The `recipe` of a record in words: its profile, and what differs from it, `laptop, epochs 3`."""
-    known = recipe["profile"] in training.list_profiles()
-    usual = dataclasses.asdict(training.recipe(recipe["profile"])) if known else {"profile": recipe["profile"]}
-    changed = [f"{name} {value}" for name, value in recipe.items() if name not in usual or usual[name] != value]
-    return ", ".join([recipe["profile"], *changed]).replace("_", " ")
 
 
 def error_interval(error, images, confidence=0.95):

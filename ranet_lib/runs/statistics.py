@@ -24,10 +24,10 @@ def paired(records, others, confidence=0.95):
     has, are left out. Returns None where nothing is left, or else a dict with `seeds`, a list; `images`, how many
     answers were compared; `better` and `worse`, how many only the first, and only the other, gives right; `lead` in
     points, the other's error less the first's, with the interval `low` to `high` of these networks (`lead_interval`, of
-    the given `confidence`); `p`, McNemar's exact two-sided probability of so uneven a split among equals; and
-    `seeds_low` to `seeds_high`, the interval over seeds by Student's t, None for fewer than two. The answers of several
-    seeds to one image are taken for independent. Raises a ValueError for two runs of one seed that were not tested on
-    the same images.
+    the given `confidence`) and the `p` of `mcnemar`; `seeds_low` to `seeds_high`, the interval over seeds by Student's
+    t, None for fewer than two; and `settled`, whether that interval leaves 0 out, so that the kinds differ and not only
+    these networks. The answers of several seeds to one image are taken for independent. Raises a ValueError for two
+    runs of one seed that were not tested on the same images.
     """
     leads, better, worse, images = {}, 0, 0, 0
     for seed in sorted(set(records) & set(others)):
@@ -44,15 +44,24 @@ def paired(records, others, confidence=0.95):
         better, worse, images = better + gained, worse + lost, images + len(labels)
     if not leads:
         return None
-    found = {"seeds": list(leads), "images": images, "better": better, "worse": worse}
-    found |= {"lead": 100 * (better - worse) / images, "seeds_low": None, "seeds_high": None}
-    low, high = lead_interval(better, worse, images, confidence)
-    found |= {"low": low, "high": high, "p": float(binomtest(better, better + worse or 1).pvalue)}
+    lead, half = 100 * (better - worse) / images, math.nan
     if len(leads) > 1:
         spread = statistics.stdev(leads.values()) / math.sqrt(len(leads))
         half = float(t.ppf((1 + confidence) / 2, len(leads) - 1)) * spread
-        found |= {"seeds_low": found["lead"] - half, "seeds_high": found["lead"] + half}
-    return found
+    low, high = lead_interval(better, worse, images, confidence)
+    over = (lead - half, lead + half) if len(leads) > 1 else (None, None)
+    return {
+        "seeds": list(leads), "images": images, "better": better, "worse": worse, "lead": lead, "low": low,
+        "high": high, "p": mcnemar(better, worse), "seeds_low": over[0], "seeds_high": over[1],
+        "settled": half < abs(lead)}  # fmt: skip
+
+
+def mcnemar(better, worse):
+    """McNemar's exact two-sided probability (1947) that equal networks disagree so unevenly.
+
+    Only the first network gives `better` images right, and only the other gives `worse` images right.
+    """
+    return float(binomtest(int(better), int(better + worse) or 1).pvalue)
 
 
 def lead_interval(better, worse, images, confidence=0.95):
@@ -108,7 +117,8 @@ def family(records, contrasts, profile):
     should have the `lower` and the `higher` error, as parameters of train.ipynb, on CIFAR-10 by the recipe `profile`. A
     row has `claim`, `where` and `found`, what `paired` returns (None where a side has not run). Where both have run, it
     has `holm`, the `p` adjusted over all contrasts, `detectable`, the lead found with 80% power among them, and the
-    `verdict`: "borne out" or "reversed" where `holm` is below 0.05, else "no lead found".
+    `verdict`: "no lead found" where `holm` is 0.05 or more, else "these networks only" unless `found` is `settled`,
+    else "borne out" or "reversed".
     """
     rows = []
     for named in contrasts:
@@ -120,7 +130,8 @@ def family(records, contrasts, profile):
         if found := row["found"]:
             differing = (found["better"] + found["worse"]) / found["images"]
             row |= {"holm": p, "detectable": detectable(differing, found["images"], len(contrasts))}
-            row["verdict"] = "no lead found" if p >= 0.05 else "borne out" if found["lead"] > 0 else "reversed"
+            told = ("borne out" if found["lead"] > 0 else "reversed") if found["settled"] else "these networks only"
+            row["verdict"] = told if p < 0.05 else "no lead found"
     return rows
 
 
