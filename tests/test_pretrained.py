@@ -1,6 +1,5 @@
 """Trained weights: how they are kept, what is refused, and whether those that ship do what their records say."""
 
-import functools
 import hashlib
 import json
 import subprocess
@@ -114,19 +113,13 @@ def test_shipped_weights_give_their_recorded_logits(name):
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory):
-    """The folder of a copy of CIFAR, made once: "jpeg", all of CIFAR-10, or "official", the test images of both."""
-
-    @functools.cache
-    def unpack(copy):
-        if not HEADS.exists():
-            pytest.skip(f"needs the {copy} copy of CIFAR beside the project")
-        folder = tmp_path_factory.mktemp(copy)
-        flag = {"jpeg": "--jpeg", "official": "--test"}[copy]
-        subprocess.run([sys.executable, HEADS, folder, flag], check=True)
-        return folder
-
-    return unpack
+def official(tmp_path_factory):
+    """The folder of the official test images of CIFAR-10 and CIFAR-100, made once."""
+    if not HEADS.exists():
+        pytest.skip("needs CIFAR beside the project")
+    folder = tmp_path_factory.mktemp("official")
+    subprocess.run([sys.executable, HEADS, folder, "--test"], check=True)
+    return folder
 
 
 def official_test(recorded, folder):
@@ -141,9 +134,9 @@ def official_test(recorded, folder):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_the_official_test_images_are_found_without_the_others(name, unpacked):
+def test_the_official_test_images_are_found_without_the_others(name, official):
     statistics = {"mean": [125.5, 123.0, 114.0], "std": [63.0, 62.0, 66.5]}
-    data = official_test({"name": name, "fingerprint": "sha256:0", **statistics}, unpacked("official"))
+    data = official_test({"name": name, "fingerprint": "sha256:0", **statistics}, official)
     assert data.test.images.shape == (10_000, 32, 32, 3)
     assert np.bincount(data.test.labels).tolist() == [10_000 // data.num_classes] * data.num_classes
     black = data.prepare(np.zeros((1, 1, 1, 3)))
@@ -158,14 +151,13 @@ def shipped():
 
 
 @pytest.mark.parametrize("name", list(shipped()))
-def test_shipped_weights_reproduce_what_was_recorded_of_them(name, unpacked):
+def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
     record = runs.pretrained_record(name)
     recorded = record["dataset"]
-    folder = None if recorded["copy"] == "embedded" else unpacked(recorded["copy"])
     if recorded["copy"] == "official":
-        data = official_test(recorded, folder)
+        data = official_test(recorded, request.getfixturevalue("official"))
     else:
-        data = datasets.load_dataset(recorded["name"], folder, seed=record["seed"])
+        data = datasets.load_dataset(recorded["name"], seed=record["seed"])
         assert data.fingerprint == recorded["fingerprint"]
     expected = {record["recipe"]["precision"]: record["test"]["last_epoch"]["error"]}
     expected |= {"float32": runs.pretrained._about(name)["float32_error"]}
@@ -181,3 +173,10 @@ def test_shipped_weights_reproduce_what_was_recorded_of_them(name, unpacked):
         scores, kept = masks.localization(network, data), record["localization"]
         assert scores["modules"] == pytest.approx(kept["modules"], abs=0.002)
         assert {**scores, "modules": None} == {**kept, "modules": None}
+
+
+@pytest.mark.parametrize("name", runs.list_pretrained())
+def test_shipped_weights_come_from_official_or_embedded_images_and_those_of_cifar_keep_their_answers(name):
+    record = runs.pretrained_record(name)
+    assert record["dataset"]["copy"] == ("official" if "cifar" in name else "embedded")
+    assert "cifar" not in name or runs.answers.of_record(record) is not None
