@@ -23,7 +23,7 @@ endif
 
 # What a chapter imports or reads, and what the pages are made of. Folders count: they change when a file is removed.
 # (book/. is the folder; plain book is the target below.)
-IMPORTED := $(wildcard book/experiments/grid.* book/live/page.html book/one_page/*.py) $(shell find ranet_lib $(wildcard book/results) -not -path '*__pycache__*')
+IMPORTED := $(wildcard book/experiments/grid.* book/experiments/contrasts.* book/live/page.html book/one_page/*.py) $(shell find ranet_lib $(wildcard book/results) -not -path '*__pycache__*')
 PAGES := _config.yml _toc.yml $(shell find book/. -not -path '*__pycache__*' -not -path '*.ipynb_checkpoints*')
 SHAPES := _config.yml _toc.yml $(shell find book/_ext book/assets book/references.bib -not -path '*__pycache__*')
 

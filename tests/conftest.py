@@ -11,8 +11,8 @@ from runs import Runs, build_site
 for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-# These modules run last, in this order. Two look at what goes on in the background, which builds the site between them;
-# the others take about as long.
+# These modules run last, in this order. Three look at what goes on in the background, which builds the site between
+# them; the others take about as long.
 LAST_MODULES = ["test_notebooks.py", "test_training.py", "test_masks.py", "test_browser.py", "test_explorers.py"]
 
 

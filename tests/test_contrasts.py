@@ -35,16 +35,20 @@ def test_no_probability_is_printed_as_zero(contrasts, p, text):
 def test_what_has_been_tested_is_told_in_a_sentence(contrasts):
     rows = [{"found": None}, {"found": found([0]), "verdict": "no lead found"}]
     assert contrasts.told(rows[:1] * 3) == "None of the 3 claims has runs on both sides yet."
+    assert contrasts.told(rows[:1]) == "The claim does not have runs on both sides yet."
+    assert contrasts.told(rows[1:]) == "The claim has been tested: no lead found."
     assert contrasts.told(rows) == "Of 2 claims, 1 has been tested (no lead found: 1)."
     rows += [{"found": found([0]), "verdict": "borne out"}] * 2
     assert contrasts.told(rows) == "Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1)."
 
 
 def test_one_seed_settles_nothing(contrasts):
-    assert "not their kinds" in contrasts.settled([found([0, 1, 2], settled=True), found([0])])
-    several = [found([0, 1], settled) for settled in (True, False, False)]
-    assert contrasts.settled(several) == "Of these 3 leads, 1 is settled over 2 seeds."
-    assert contrasts.settled(several[1:]) == "Of these 2 leads, none is settled over 2 seeds."
+    one = "A lead of one seed a side ranks two trained networks, not their kinds."
+    several = [found([0, 1], settled) for settled in (True, True, False)]
+    assert contrasts.settled([found([0])] * 2) == one
+    assert contrasts.settled(several) == "Of 3 leads over several seeds, 2 are settled."
+    assert contrasts.settled(several[1:]) == "Of 2 leads over several seeds, 1 is settled."
+    assert contrasts.settled([found([0]), several[-1]]) == f"{one} Of 1 lead over several seeds, none is settled."
 
 
 def test_the_family_is_that_of_the_file(contrasts):

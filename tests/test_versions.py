@@ -14,7 +14,10 @@ from test_package import EXTRAS, PROJECT
 
 NEEDED = [*PROJECT["dependencies"], *EXTRAS["cpu"]]
 NAMES = [need.name for need in map(Requirement, NEEDED) if need.marker is None or need.marker.evaluate()]
-LIBRARY = ["blocks", "models", "training", "masks", "datasets", "downloads", "figures", "drawings"]
+LIBRARY = [
+    "blocks", "models", "training", "recipes", "parameters", "masks", "pretrained", "datasets", "cifar", "folder",
+    "downloads", "figures", "drawings",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["colab", "oldest"])

@@ -44,17 +44,23 @@ def told(rows):
     """How many of some rows have been tested, and what came of them, in a sentence."""
     verdicts = [row["verdict"] for row in rows if row["found"]]
     if not verdicts:
-        return f"None of the {len(rows)} claims has runs on both sides yet."
+        which = f"None of the {len(rows)} claims has" if len(rows) > 1 else "The claim does not have"
+        return f"{which} runs on both sides yet."
     kinds = ("borne out", "reversed", "these networks only", "no lead found")
     came = ", ".join(f"{kind}: {verdicts.count(kind)}" for kind in kinds if kind in verdicts)
-    has = "has" if len(verdicts) == 1 else "have"
-    return f"Of {len(rows)} claims, {len(verdicts)} {has} been tested ({came})."
+    if len(rows) == 1:
+        return f"The claim has been tested: {verdicts[0]}."
+    return f"Of {len(rows)} claims, {len(verdicts)} {'has' if len(verdicts) == 1 else 'have'} been tested ({came})."
 
 
 def settled(leads):
-    """How far seeds settle some leads, which are what `runs.paired` found, in a sentence."""
-    seeds = min(len(found["seeds"]) for found in leads)
-    if seeds < 2:
-        return "With one seed a side, this ranks trained networks, not their kinds."
-    sure = sum(found["settled"] for found in leads)
-    return f"Of these {len(leads)} leads, {sure or 'none'} {'is' if sure < 2 else 'are'} settled over {seeds} seeds."
+    """How far seeds settle some leads, which are what `runs.paired` found, in a sentence or two."""
+    several = [found["settled"] for found in leads if len(found["seeds"]) > 1]
+    told = []
+    if len(several) < len(leads):
+        told.append("A lead of one seed a side ranks two trained networks, not their kinds.")
+    if several:
+        things, sure = "lead" if len(several) == 1 else "leads", sum(several)
+        are = "are" if sure > 1 else "is"
+        told.append(f"Of {len(several)} {things} over several seeds, {sure or 'none'} {are} settled.")
+    return " ".join(told)
