@@ -126,7 +126,7 @@ def official_test(recorded, folder):
     """The data set that a record tells of, with the official test images from `folder` as each of its splits."""
     layout = cifar._CIFAR[recorded["name"]][0]
     num_classes = cifar.CLASSES[recorded["name"]]
-    split, _ = cifar._parse_batch((folder / layout.folder / layout.files[-2]).read_bytes(), layout, num_classes)
+    split = cifar._parse_batch((folder / layout.folder / layout.files[-2]).read_bytes(), layout, num_classes)
     names, fingerprint = tuple(map(str, range(num_classes))), recorded["fingerprint"]
     data = datasets.Dataset(recorded["name"], split, split, split, names, fingerprint, "official")
     vars(data)["_statistics"] = np.float32(recorded["mean"]), np.float32(recorded["std"])
