@@ -180,3 +180,12 @@ def test_shipped_weights_come_from_official_or_embedded_images_and_those_of_cifa
     record = runs.pretrained_record(name)
     assert record["dataset"]["copy"] == ("official" if "cifar" in name else "embedded")
     assert "cifar" not in name or runs.answers.of_record(record) is not None
+
+
+def test_what_the_book_says_of_masks_on_cifar_is_of_the_weights_that_ship():
+    """`look.py` runs again when other weights ship: else pages would tell of a network that nobody has any more."""
+    looks = sorted((runs.book_folder() / "results" / "looks").glob("*.json"))
+    assert looks
+    for path in looks:
+        weights = (runs.PRETRAINED / f"{path.stem}.npz").read_bytes()
+        assert json.loads(path.read_text(encoding="utf-8"))["weights"] == hashlib.sha256(weights).hexdigest()
