@@ -189,3 +189,10 @@ def test_what_the_book_says_of_masks_on_cifar_is_of_the_weights_that_ship():
     for path in looks:
         weights = (runs.PRETRAINED / f"{path.stem}.npz").read_bytes()
         assert json.loads(path.read_text(encoding="utf-8"))["weights"] == hashlib.sha256(weights).hexdigest()
+
+
+def test_every_run_on_cifar_in_the_book_is_on_the_official_files():
+    records = runs.read_records(runs.book_folder() / "results")
+    trained_on = {name: record["dataset"] for name, record in records.items()}
+    copies = {name: data["copy"] for name, data in trained_on.items() if "cifar" in data["name"]}
+    assert copies and set(copies.values()) == {"official"}, copies
