@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import pytest
 from runs import ROOT, run_train
 from scipy.stats import binomtest
@@ -35,6 +36,17 @@ def test_a_record_says_what_was_run(record):
     assert record["time"]["training"] == 5.0 and record["time"]["seconds_per_epoch"] == 2.5
     assert record["environment"]["ranet_lib"] and record["environment"]["processors"] >= 1
     assert record["environment"]["devices"] == 2
+
+
+@pytest.mark.parametrize("threads, processors", [("1", 1), ("10000", None), ("0", None), ("", None), ("two", None)])
+def test_a_record_counts_the_cores_that_its_threads_can_use(threads, processors, monkeypatch):
+    variable = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "torch": "OMP_NUM_THREADS"}.get(keras.backend.backend())
+    if variable is None:
+        pytest.skip("JAX reads no number of threads")
+    monkeypatch.delenv(variable, raising=False)
+    cores = runs.environment()["processors"]
+    monkeypatch.setenv(variable, threads)
+    assert runs.environment()["processors"] == (processors or cores)
 
 
 def test_written_and_read_it_is_the_same(record, tmp_path):

@@ -113,7 +113,7 @@ def test_measured_times_are_kept_for_the_machine_that_is_named(book, capsys):
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/how_to_use.md"])
-def test_hours_of_a_profile_are_those_of_the_speed_records(page):
+def test_hours_of_the_papers_recipe_are_those_of_the_speed_records(page):
     from ranet_lib import training
 
     records = [ROOT / "book" / "results" / "speed" / f"{name}.json" for name in ("all-systems", "networks")]
@@ -124,15 +124,13 @@ def test_hours_of_a_profile_are_those_of_the_speed_records(page):
         if result["task"] == "training" and result["system"] == "keras-tensorflow"
     }
     rows = (ROOT / page).read_text(encoding="utf-8").splitlines()
-    (long,) = [row for row in rows if re.match(r"\| (profile )?`long` ", row)]
     (full,) = [row for row in rows if re.match(r"\| (profile )?`full`", row)]
-    told = [("long", "attention_56", re.search(r"([\d.]+) hours", long)[1])]
-    told += [("full", network, hours) for hours, network in re.findall(r"([\d.]+) hours for `(\w+)`", full)]
-    assert len(told) == 4
-    for profile, network, hours in told:
-        measured = training.recipe(profile).epochs * 45_000 / speeds[network] / 3600
+    told = re.findall(r"([\d.]+) hours for `(\w+)`", full)
+    assert len(told) == 3
+    for hours, network in told:
+        measured = training.recipe("full").epochs * 45_000 / speeds[network] / 3600
         # Speeds differ by a tenth from day to day, as the speed page says.
-        assert float(hours) == pytest.approx(measured, rel=0.1), f"{network}, profile {profile}: {measured:.1f} hours"
+        assert float(hours) == pytest.approx(measured, rel=0.1), f"{network}: {measured:.1f} hours"
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,10 @@ def make_record(model, dataset, recipe, history, test=None, *, failure=None, opt
 def environment():
     """Device, versions and commit of this process, as the record keeps them."""
     backend = keras.backend.backend()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get({"tensorflow": "TF_NUM_INTRAOP_THREADS", "torch": "OMP_NUM_THREADS"}.get(backend, ""), "")
     return {
-        "device": _device(backend),
-        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "device": _device(backend), "processors": min(cores, (threads.isdecimal() and int(threads)) or cores),
         "backend": f"{backend} {importlib.import_module(backend).__version__}",
         "python": platform.python_version(), "keras": keras.__version__, "numpy": np.__version__,
         "ranet_lib": ranet_lib.__version__, "commit": _commit()}  # fmt: skip

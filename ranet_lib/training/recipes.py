@@ -68,7 +68,6 @@ _PROFILES = {
     "study": Recipe("study", epochs=4, learning_rate=0.2, crop_padding=2, train_images=10_000, **_CYCLE),
     "memorise": Recipe("memorise", epochs=40, schedule="one_cycle", augmentation="none", train_images=10_000),
     "evidence": Recipe("evidence", epochs=12, precision="mixed_bfloat16", **_CYCLE),
-    "long": Recipe("long", epochs=24, batch_size=128, learning_rate=0.2, **_CYCLE),
     "weights": Recipe("weights", epochs=60, label_smoothing=0.1, precision="mixed_bfloat16", **_CYCLE),
     # The paper's 160,000 steps: 205 epochs of CIFAR's 50,000 images, and 228 of the 45,000 that validation leaves.
     "full": Recipe("full", epochs=228),
@@ -86,8 +85,8 @@ def recipe(profile, **changes):
 
     `smoke` takes seconds and shows that everything works; `first` learns the embedded digits in under two minutes on
     two cores; `laptop` takes minutes there; `study` is for many runs side by side; `memorise` fits wrong labels too;
-    `evidence` makes the paper's tables, hours a run; `long` takes an hour or two; `weights` made what ships; `full` is
-    the paper's recipe (section 4.1), for a GPU; `source` is the student project's. A wrong name is a ValueError.
+    `evidence` makes the paper's tables, an hour or more a run; `weights` is for networks that ship; `full` is the
+    paper's recipe (section 4.1), for a GPU; `source` is the student project's. A wrong name is a ValueError.
 
     Example:
         >>> short = training.recipe("laptop", epochs=1)
