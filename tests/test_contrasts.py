@@ -46,9 +46,10 @@ def test_one_seed_settles_nothing(contrasts):
     one = "A lead of one seed a side ranks two trained networks, not their kinds."
     several = [found([0, 1], settled) for settled in (True, True, False)]
     assert contrasts.settled([found([0])] * 2) == one
-    assert contrasts.settled(several) == "Of 3 leads over several seeds, 2 are settled."
-    assert contrasts.settled(several[1:]) == "Of 2 leads over several seeds, 1 is settled."
-    assert contrasts.settled([found([0]), several[-1]]) == f"{one} Of 1 lead over several seeds, none is settled."
+    without = "an interval over seeds without zero, not corrected for their number."
+    assert contrasts.settled(several) == f"Of 3 leads over several seeds, 2 have {without}"
+    assert contrasts.settled(several[1:]) == f"Of 2 leads over several seeds, 1 has {without}"
+    assert contrasts.settled([found([0]), several[-1]]) == f"{one} Of 1 lead over several seeds, none has {without}"
 
 
 def test_the_family_is_that_of_the_file(contrasts):

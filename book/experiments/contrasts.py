@@ -61,6 +61,9 @@ def settled(leads):
         told.append("A lead of one seed a side ranks two trained networks, not their kinds.")
     if several:
         things, sure = "lead" if len(several) == 1 else "leads", sum(several)
-        are = "are" if sure > 1 else "is"
-        told.append(f"Of {len(several)} {things} over several seeds, {sure or 'none'} {are} settled.")
+        have = "have" if sure > 1 else "has"
+        told.append(
+            f"Of {len(several)} {things} over several seeds, {sure or 'none'} {have} an interval over seeds "
+            "without zero, not corrected for their number."
+        )
     return " ".join(told)
