@@ -107,7 +107,6 @@ def _on_processor_in_16_bits(features):
 @functools.cache
 def _accelerators():
     import tensorflow as tf
-
     return tf.config.list_physical_devices("GPU")
 
 
@@ -124,13 +123,13 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         training = bool(training) and self.trainable
-        fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and inputs.dtype != "float64"
+        plain = self.axis in (-1, 3) and self.center and self.scale and mask is None and inputs.dtype != "float64"
+        fused = plain and keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4
         if training and fused and _replicas() > 1:
             self.synchronized = True  # Keras then takes the moments over all replicas
         if not fused or (training and (self.synchronized or self.momentum == 0)):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
-
         scale, offset, mean, variance = (
             ops.convert_to_tensor(each, "float32")
             for each in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
@@ -154,5 +153,4 @@ class BatchNormalization(layers.BatchNormalization):
 def _replicas():
     """How many replicas of the network TensorFlow's strategy in scope has; 1 without one."""
     import tensorflow as tf
-
     return tf.distribute.get_strategy().num_replicas_in_sync

@@ -38,6 +38,7 @@ def _mask_viewer(model, channels=False):
 
     def look(module, features):
         features, mask = module(features, training=False, return_mask=True)
+        mask = keras.ops.cast(mask, "float32")
         return features, mask if channels else keras.ops.mean(mask, axis=-1)
 
     return _Viewer(model, blocks.AttentionModule, look)
@@ -78,7 +79,7 @@ def mean_response(model, images, batch_size=None):
 
     def look(stage, features):
         features = stage(features)
-        return features, keras.ops.mean(keras.ops.abs(features), axis=(1, 2, 3))
+        return features, keras.ops.mean(keras.ops.abs(keras.ops.cast(features, "float32")), axis=(1, 2, 3))
 
     return np.array([values.mean() for values in _Viewer(model, keras.Sequential, look).view(images, batch_size)])
 
@@ -122,13 +123,7 @@ def split_at(model, name):
     if name not in names:
         raise ValueError(f"name must be one of {', '.join(names)}; received {name!r}")
     place = names.index(name) + 1
-
-    def run(layers, features):
-        for layer in layers:
-            features = layer(features, training=False) if isinstance(layer, blocks.Block) else layer(features)
-        return features
-
-    return functools.partial(run, chain[:place]), functools.partial(run, chain[place:])
+    return tuple(functools.partial(blocks.apply_chain, part) for part in (chain[:place], chain[place:]))
 
 
 def _chain(model, kind=()):

@@ -280,6 +280,9 @@ def test_a_local_mask_branch_costs_what_the_encoder_decoder_costs(filters, depth
         (lambda: blocks.AttentionModule(16, mask_branch="u-net"), "received 'u-net'"),
         (lambda: blocks.MaskBranch(16, depth=5).build((None, 8, 8, 16)), "at most 3 times here"),
         (lambda: blocks.MaskBranch(16).build((None, None, 8, 16)), "needs a fixed height and width"),
+        (lambda: blocks.TrunkBranch(16)(keras.Input((8, 8, 32))), r"an input of 16 channels; .*\(None, 8, 8, 32\)"),
+        (lambda: blocks.AttentionModule(16)(keras.Input((8, 8, 32))), "needs an input of 16 channels"),
+        (lambda: blocks.AttentionModule(16, trunk_units=0), "trunk_units must be a whole number of at least 1"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_allowed(make, message):

@@ -182,8 +182,8 @@ def test_a_crafted_pickle_runs_nothing(tmp_path):
 @pytest.mark.parametrize(
     "file, key, value, message",
     [
-        ("batches.meta", "label_names", 5, "class names are no list"),
-        ("batches.meta", "label_names", "abcdefghij", "class names are no list"),
+        ("batches.meta", "label_names", 5, "class names are not a list"),
+        ("batches.meta", "label_names", "abcdefghij", "class names are not a list"),
         ("test_batch", "labels", functools.reduce(lambda inner, _: [inner] * 10, range(12), 0), "lists in a list"),
     ],
 )
@@ -235,6 +235,13 @@ def test_a_folder_without_the_data_is_an_error_that_says_what_was_sought(tmp_pat
     with pytest.raises(FileNotFoundError, match="cifar-10-batches-py, cifar-10-python.tar.gz") as failure:
         load_dataset("cifar10", tmp_path)
     assert str(tmp_path) in str(failure.value)
+
+
+def test_what_a_download_leaves_behind_is_no_archive(tmp_path):
+    for rest in ("lock", "part"):
+        (tmp_path / f"cifar-10-python.tar.gz.{rest}").touch()
+    with pytest.raises(FileNotFoundError, match="no cifar10 in data_dir"):
+        load_dataset("cifar10", tmp_path)
 
 
 def test_cifar_without_data_dir_comes_from_the_cache(tmp_path, monkeypatch):

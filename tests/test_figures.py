@@ -82,6 +82,7 @@ def test_a_table_shows_what_has_not_run(shown):
     html = shown[0][0]["text/html"]
     assert "&lt;a&gt;" in html and "not run yet" in html and "<caption>Errors</caption>" in html
     assert plain.splitlines() == ["network | error", "<a> | 5.5", "b | not run yet"]
+    assert show.table([{"a": True, "b": 1000}]).splitlines()[1] == "True | 1,000"
 
 
 def test_a_table_puts_numbers_under_each_other(shown):

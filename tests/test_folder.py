@@ -138,7 +138,7 @@ def test_a_name_that_is_no_unicode_is_refused_before_anything_is_read(tmp_path):
         write(tmp_path / os.fsdecode(b"dog\xff"))
     except OSError:
         pytest.skip("this file system takes no such name")
-    with pytest.raises(ValueError, match="has a name that is no Unicode; rename it"):
+    with pytest.raises(ValueError, match="has a name that is not valid Unicode; rename it"):
         load(tmp_path)
 
 

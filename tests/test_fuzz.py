@@ -237,7 +237,7 @@ def test_a_record_with_no_end_or_no_number(text, tmp_path):
     "before, after, message",
     [
         ('"seed":', '"seed": 7, "seed":', "'seed' is given twice"),
-        ('"copy": "', '"copy": "\\ud800', "no Unicode"),
+        ('"copy": "', '"copy": "\\ud800', "not valid Unicode"),
         ('"options": {', '"options": {"modules": 2, ', "modules"),
         ('"options": {', '"options": {"pre_units": "x", ', "pre_units"),
         ('"last_epoch": {"epoch": ', '"last_epoch": {"epoch": 9', "test.last_epoch.epoch: 9"),
@@ -329,10 +329,10 @@ def test_a_picture_with_any_tags(tmp_path_factory, tags, kind):
 
 
 ODD = {
-    "folder": (lambda path: path.mkdir(), "it is no file"),
-    "link to nothing": (lambda path: path.symlink_to("nothing.png"), "it is no file"),
-    "link to itself": (lambda path: path.symlink_to(path), "it is no file"),
-    "pipe": (lambda path: os.mkfifo(path), "it is no file"),
+    "folder": (lambda path: path.mkdir(), "it is not a file"),
+    "link to nothing": (lambda path: path.symlink_to("nothing.png"), "it is not a file"),
+    "link to itself": (lambda path: path.symlink_to(path), "it is not a file"),
+    "pipe": (lambda path: os.mkfifo(path), "it is not a file"),
     "empty": (lambda path: path.touch(), "cannot identify image file"),
     "program": (lambda path: path.write_bytes(picture("EPS")), "another program"),  # Ghostscript's, in PostScript
     "text": (lambda path: path.write_text("a picture", encoding="utf-8"), "cannot identify image file"),

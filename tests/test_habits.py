@@ -149,3 +149,26 @@ def test_a_batch_passes_paths_on_as_the_user_meant_them(tmp_path, monkeypatch):
     (tmp_path / "grid.yaml").write_text(json.dumps({"mine": [entry]}))
     (run,) = batch.plan(tmp_path / "grid.yaml", "mine").values()
     assert run["dataset"] == f"folder:{tmp_path / 'photos'}"
+
+
+def test_the_folder_of_the_book_is_found_from_anywhere_in_a_repository(tmp_path, monkeypatch):
+    copy = tmp_path / "copy" / "book"
+    (copy / "results").mkdir(parents=True)
+    (copy / "experiments").mkdir()
+    monkeypatch.chdir(copy / "experiments")
+    assert runs.book_folder() == copy
+    monkeypatch.setattr(runs.record, "HERE", tmp_path / "site-packages" / "ranet_lib" / "runs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder book/results in .*; open this notebook in its repository"):
+        runs.book_folder()
+
+
+@pytest.mark.parametrize("threads, processors", [("1", 1), ("10000", None), ("0", None), ("", None), ("two", None)])
+def test_a_record_counts_the_cores_that_its_threads_can_use(threads, processors, monkeypatch):
+    variable = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "torch": "OMP_NUM_THREADS"}.get(keras.backend.backend())
+    if variable is None:
+        pytest.skip("JAX reads no number of threads")
+    monkeypatch.delenv(variable, raising=False)
+    cores = runs.environment()["processors"]
+    monkeypatch.setenv(variable, threads)
+    assert runs.environment()["processors"] == (processors or cores)

@@ -67,6 +67,21 @@ def test_mean_response_is_that_of_the_stages(tiny):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_what_is_averaged_is_averaged_in_float32(precision):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        network = models.create_model("attention_tiny", width=0.5)
+    finally:
+        keras.config.set_dtype_policy(before)
+    many = np.repeat(images(1), 600, axis=0)  # more than a sum in bfloat16 can count
+    found = masks.mean_response(network, many)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, masks.mean_response(network, many[:1]), rtol=0.02)
+    assert {mask.dtype.name for mask in masks.attention_masks(network, many[:2])} == {"float32"}
+
+
 def test_networks_without_masks_and_wrong_images_are_refused(tiny):
     with pytest.raises(ValueError, match="has no attention module"):
         masks.attention_masks(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), images(1))

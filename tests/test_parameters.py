@@ -85,6 +85,7 @@ def test_the_notebook_can_be_run_again_by_hand():
         ({"label_noise": "half"}, "received 'half'"),
         ({"learning_rate": -0.1}, "learning_rate must be a number above 0; received -0.1"),
         ({"batch_size": 1}, "batch_size must be a whole number of at least 2; received 1"),
+        ({"profile": "smoke", "batch_size": 2000}, "batch_size must be at most train_images = 1600; received 2000"),
         ({"mixed_precision": True}, "mixed_precision must be one of 'float32'"),
         ({"devices": 0}, "devices must be a whole number of at least 1; received 0"),
         ({"devices": "all"}, "devices must be a whole number of at least 1; received 'all'"),

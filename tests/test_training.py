@@ -97,6 +97,18 @@ def test_digits_are_never_mirrored_and_labels_stay_with_their_images(data):
         assert len(matches) == 1 and data.train.labels[matches[0]] == label
 
 
+def test_the_student_projects_augmentation_mirrors_what_may_be_mirrored(data):
+    rng, marked = np.random.default_rng, np.zeros((50, 32, 32, 1), "float32")
+    marked[:, :, :16] = 1  # the left half
+    for mirror in (True, False):
+        made = datasets.rotate_shift_mirror(marked, rng(0), degrees=0, shift=0, mirror=mirror)
+        assert bool((made[:, 16, 4, 0] == 0).any()) == mirror
+    batches = training.Batches(data, quick(augmentation="rotate_shift_mirror"))
+    rows, drawn = batches.draw(0)
+    plain = datasets.rotate_shift_mirror(data.prepare(data.train.images[rows]), drawn, mirror=False)
+    np.testing.assert_array_equal(batches[0][0], plain)
+
+
 # --- Fit
 
 
@@ -161,6 +173,23 @@ def test_a_checkpoint_of_other_settings_is_refused(data, tmp_path):
         training.fit(small_network(), data, quick(epochs=1, learning_rate=0.05), tmp_path, seed=5, progress=False)
     with pytest.raises(ValueError, match="seed: 5 there, 6 now"):
         training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=6, progress=False)
+    noisy = datasets.with_label_noise(data, 0.3, seed=0)
+    with pytest.raises(ValueError, match="labels: .* there, .* now"):
+        training.fit(small_network(), noisy, quick(epochs=1), tmp_path, seed=5, progress=False)
+
+
+def test_settings_are_compared_as_they_are_read_again(data, tmp_path):
+    settings = {"modules": (1, 1, 1), "lr": 0.5}
+    for _ in range(2):  # the second finds the checkpoint of the first
+        training.fit(small_network(), data, quick(epochs=1), tmp_path, settings=settings, progress=False)
+    with pytest.raises(TypeError, match="not JSON serializable"):  # before the first epoch, not after it
+        training.fit(small_network(), data, quick(), tmp_path / "other", settings={"a": {1}}, progress=False)
+    assert not (tmp_path / "other" / "history.csv").exists()
+
+
+def test_the_network_has_the_precision_of_the_recipe(data):
+    with pytest.raises(ValueError, match="computes in float32 and the recipe asks for mixed_bfloat16; call keras.con"):
+        training.fit(small_network(), data, quick(precision="mixed_bfloat16"), progress=False)
 
 
 def test_a_damaged_checkpoint_is_kept_aside_and_the_run_begins_anew(data, tmp_path):

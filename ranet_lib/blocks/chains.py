@@ -17,7 +17,9 @@ class Block(layers.Layer):
         return []
 
     def build(self, input_shape):
-        build_chain(self.sublayers(), input_shape)
+        *_, filters = build_chain(self.sublayers(), input_shape)
+        if filters != input_shape[-1] and self.compute_output_shape(input_shape) == tuple(input_shape):
+            raise ValueError(f"{self.name} needs an input of {filters} channels; received the shape {input_shape}")
 
     def call(self, inputs, training=None):
         return apply_chain(self.sublayers(), inputs, training)

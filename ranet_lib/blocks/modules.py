@@ -38,7 +38,8 @@ class AttentionModule(Block):
         self.filters = filters
         self.mask_depth = checks.whole("mask_depth", mask_depth)
         self.mask_units = checks.whole("mask_units", mask_units)
-        self.pre_units, self.trunk_units = checks.whole("pre_units", pre_units, least=0), trunk_units
+        self.pre_units = checks.whole("pre_units", pre_units, least=0)
+        self.trunk_units = checks.whole("trunk_units", trunk_units)
         self.learning = checks.choice("learning", learning, LEARNING_RULES)
         self.mask_branch = checks.choice("mask_branch", mask_branch, MASK_BRANCHES)
         self.mask_activation, self.unit = mask_activation, dict(unit or {})

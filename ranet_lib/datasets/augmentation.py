@@ -43,16 +43,16 @@ def draw_crops(count: int, rng: np.random.Generator, pad: int, mirror: bool) -> 
     return top, left, rng.random(count) < (0.5 if mirror else 0)
 
 
-def rotate_shift_mirror(images: np.ndarray, rng: np.random.Generator, degrees: float = 20, shift: float = 0.2):
+def rotate_shift_mirror(images: np.ndarray, rng: np.random.Generator, degrees=20.0, shift=0.2, mirror: bool = True):
     """The student project's augmentation, bilinear: `images` (N, H, W, C), of floats, as a new array of the same shape.
 
     Each is rotated by an angle that `rng` draws from -`degrees` to `degrees`, shifted in each direction by at most the
-    part `shift` of its side, and mirrored with probability 1/2. Outside the image, its nearest edge pixel goes on.
+    part `shift` of its side, and mirrored with probability 1/2 unless `mirror` is False. Its edge pixels go on outside.
     """
     from scipy.ndimage import map_coordinates
     count, height, width, channels = images.shape
     angle = np.deg2rad(rng.uniform(-degrees, degrees, count))[:, None, None]
-    flip = np.where(rng.random(count) < 0.5, -1.0, 1.0)[:, None, None]
+    flip = np.where(rng.random(count) < (0.5 if mirror else 0), -1.0, 1.0)[:, None, None]
     down = rng.uniform(-shift, shift, count)[:, None, None] * height
     right = rng.uniform(-shift, shift, count)[:, None, None] * width
     y, x = np.mgrid[:height, :width].astype(np.float32)

@@ -93,7 +93,7 @@ def _find_cifar(name: str, place: Path) -> tuple[_Layout, Path]:
     for layout in _CIFAR[name]:
         stem = layout.archive.removesuffix(".tar.gz")  # a browser's second download is called STEM (1).tar.gz
         for archive in (place / layout.archive, place, *sorted(place.glob(f"{stem}*"))):
-            if archive.name.startswith(stem) and archive.is_file():
+            if archive.name.startswith(stem) and archive.suffix not in (".lock", ".part") and archive.is_file():
                 return layout, archive
     looked_for = ", ".join(f"{layout.folder}, {layout.archive}" for layout in _CIFAR[name])
     raise FileNotFoundError(f"no {name} in data_dir={str(place)!r}; looked for {looked_for}")
@@ -134,7 +134,7 @@ def _parse_class_names(data: bytes, layout: _Layout, num_classes: int) -> tuple[
     key = f"{layout.label_key.removesuffix('s')}_names"
     names = data.decode().split() if layout.label_bytes else unpickle_arrays(data).get(key, [])
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
-        raise ValueError("its class names are no list of texts")
+        raise ValueError("its class names are not a list of strings")
     if len(names) != num_classes:
         raise ValueError(f"gives {len(names)} class names where there are {num_classes} classes")
     return tuple(name.decode() if isinstance(name, bytes) else name for name in names)
@@ -145,7 +145,7 @@ def _parse_batch(data: bytes, layout: _Layout, num_classes: int) -> Split:
     if layout.label_bytes:
         record = layout.label_bytes + 3072
         if not data or len(data) % record:
-            raise ValueError(f"is cut short: {len(data):,} bytes are no whole number of {record}-byte images")
+            raise ValueError(f"is cut short: {len(data):,} bytes is not a whole number of {record}-byte images")
         records = np.frombuffer(data, np.uint8).reshape(-1, record)
         rows, labels = records[:, layout.label_bytes :], records[:, layout.label_bytes - 1]
     else:

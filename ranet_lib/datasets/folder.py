@@ -22,7 +22,7 @@ def load(name: str, seed: int, size: int) -> Dataset:
         raise ValueError(f"{given['train']} holds the class folders {class_names}; at least two are needed")
     for label in class_names:
         if label != label.encode(errors="replace").decode():
-            raise ValueError(f"the class folder {label!r} has a name that is no Unicode; rename it")
+            raise ValueError(f"the class folder {label!r} has a name that is not valid Unicode; rename it")
     splits = {}
     for split, folder in given.items():
         if (found := _visible(folder, Path.is_dir)) != class_names:
@@ -73,7 +73,7 @@ def _visible(folder: Path, keep=lambda path: True) -> list[str]:
 def _read_image(path: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps  # not above: whoever has no such folder does not wait for it
     if not path.is_file():  # a folder, a link to nothing, or a pipe, which would be waited for without end
-        raise ValueError(f"{path} cannot be read as an image: it is no file")
+        raise ValueError(f"{path} cannot be read as an image: it is not a file")
     try:
         with Image.open(path) as image:
             if image.format in ("EPS", "WMF"):

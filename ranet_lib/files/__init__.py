@@ -23,5 +23,5 @@ def write_text(path, text, move=os.replace):
 
 
 def save_weights(model, path):
-    """Save the weights of `model` (with its optimiser's, once trained) at `path`, a `.weights.h5`, whole or not."""
+    """Save the weights of `model` (and its optimiser's, once trained) at `path`, a `.weights.h5`: all or nothing."""
     replace(path, model.save_weights)

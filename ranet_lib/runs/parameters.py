@@ -55,7 +55,7 @@ def check_parameters(names):
         run["data_dir"] = str(checks.path("data_dir", run["data_dir"]).resolve())
     if run["dataset"].startswith("folder:"):
         run["dataset"] = f"folder:{checks.path('dataset', run['dataset'].removeprefix('folder:')).resolve()}"
-    if run["dataset"] != run["dataset"].encode(errors="replace").decode():  # a name of a folder that is no Unicode
+    if run["dataset"] != run["dataset"].encode(errors="replace").decode():  # a folder's name may be no Unicode
         raise ValueError(f"the name of a data set must be text that a record can hold; received {run['dataset']!r}")
     run["seed"] = checks.whole("seed", run["seed"], 0, 2**32 - 1)
     run["label_noise"] = checks.number("label_noise", run["label_noise"], least=0, most=1)

@@ -69,11 +69,11 @@ def save_pretrained(model, record, folder=PRETRAINED, about=None):
 
     With them go its logits for a few embedded images, to check what is loaded. `model` is in float32, `record` its run
     record, `folder` the package's own by default, `about` a dict of what else to keep. Returns the name it goes by.
-    Raises a ValueError for weights that float16 cannot hold, and for a data set whose name is no name of a file.
+    Raises a ValueError for weights that float16 cannot hold, or a data set whose name cannot be part of a file name.
     """
     name = f"{record['model']['name']}-{record['dataset']['name']}"
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise ValueError(f"the weights would be called {name!r}, which is no name of a file; rename the data set")
+        raise ValueError(f"the weights would be called {name!r}, which cannot name a file; rename the data set")
     arrays = {}
     for weight in model.weights:
         values = keras.ops.convert_to_numpy(weight)

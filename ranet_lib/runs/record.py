@@ -133,7 +133,7 @@ def _first_fault(record):
     try:
         json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        return f"text that is no Unicode ({error.reason})"
+        return f"text that is not valid Unicode ({error.reason})"
 
 
 def write_record(path, record):
@@ -175,7 +175,7 @@ def read_record(path):
 def _finite(text, kind=float):
     """A number of JSON that a float can hold: no `NaN`, which Python lets through, no `1e999`, no 400 digits."""
     if not math.isfinite(float(text)):
-        raise ValueError(f"not a run record: {text[:40]} is no finite number")
+        raise ValueError(f"not a run record: {text[:40]} is not a finite number")
     return kind(text)
 
 

@@ -52,8 +52,8 @@ def settings_of(record):
 def summary(records, planned=None):
     """Rows over seeds: runs that differ in nothing but the seed, gathered into one row.
 
-    A seed counts once, with the record that was finished first. `records` is a dict from name to record. If `planned`
-    is given, a dict from name to parameters of train.ipynb, the rows are those of the plan, also where nothing has run.
+    A seed counts once, by its first finished record, or else its first failed one. `records` is a dict from name to
+    record. With `planned`, such a dict of parameters of train.ipynb, the rows are the plan's, also where nothing ran.
 
     Returns a list of dicts. What was asked: `label` (the network and its changes, in words), `model`, `options` (all),
     `changed` (those that are not the network's own), `layers` (as the paper counts them), `dataset`, `label_noise`,
@@ -72,7 +72,7 @@ def summary(records, planned=None):
     for record in records.values():
         data = {key: record["dataset"][key] for key in ("copy", "train", "test")}
         runs, seed = _find(measured, (settings_of(record), data), {}), record["seed"]
-        runs[seed] = min(runs.get(seed, record), record, key=lambda one: one["time"]["finished"])
+        runs[seed] = min(runs.get(seed, record), record, key=lambda one: ("failure" in one, one["time"]["finished"]))
     if planned is None:
         return [_row(asked, data, runs, []) for (asked, data), runs in measured]
     plan = []

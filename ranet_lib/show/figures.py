@@ -163,7 +163,8 @@ def table(rows, columns=None, missing="not run yet", caption=None):
         attention_56 | not run yet
     """
     def text(value):
-        return missing if value is None else f"{value:,}" if isinstance(value, (int, float)) else str(value)
+        plain = isinstance(value, bool) or not isinstance(value, (int, float))
+        return missing if value is None else str(value) if plain else f"{value:,}"
     def line(kind, texts):
         cells = (f'<{kind} style="text-align:{side}">{escape(each)}</{kind}>' for side, each in zip(sides, texts))
         return f"<tr>{''.join(cells)}</tr>"

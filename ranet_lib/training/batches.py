@@ -38,7 +38,7 @@ class Batches(keras.utils.PyDataset):
         if self.recipe.augmentation == "pad_crop_mirror":
             images = datasets.augment(images, rng, self.recipe.crop_padding, mirror=self.dataset.mirrors)
         elif self.recipe.augmentation == "rotate_shift_mirror":
-            images = datasets.rotate_shift_mirror(images, rng)
+            images = datasets.rotate_shift_mirror(images, rng, mirror=self.dataset.mirrors)
         return images, self.dataset.train.labels[rows]
 
     def draw(self, index):

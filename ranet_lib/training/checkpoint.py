@@ -19,7 +19,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(self, folder, settings, history):
         super().__init__()
-        self.folder, self.settings, self.history = Path(folder), settings, history
+        self.folder, self.history = Path(folder), history
+        self.settings = json.loads(json.dumps(settings))  # as they will be read: tuples become lists
         self.state_path = self.folder / "state.json"
 
     def restore(self, model):

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import shutil
 import time
+import zlib
 from pathlib import Path
 
 import filelock
@@ -35,7 +36,8 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         recipe: a `Recipe`.
         output_dir: folder for `checkpoint/` and `history.csv`; None keeps nothing on disk.
         seed: whole number for order and augmentation. (Initial weights follow `keras.utils.set_random_seed`.)
-        settings: dict that tells one run from another; a checkpoint with other settings is refused.
+        settings: dict of what else tells this run from another, such as the network's options or the weights it starts
+            from; a checkpoint with other settings is refused.
         progress: False trains silently.
         callbacks: more Keras callbacks, called after our own.
         devices: how many accelerators to use, or CPUs where there is none; see `check_devices`.
@@ -57,19 +59,19 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         own += [_Plateau(history, recipe)] if recipe.schedule == "plateau" else []
         with to_make:
             trained = model if devices == 1 else keras.models.clone_model(model)
-            _copy_weights(model, trained)
+            trained.set_weights(model.get_weights())
             compile_model(trained, recipe, recipe.epochs * len(batches))
             if devices == 1:
                 placing.build_ahead(trained, batches)
             if output_dir is not None:
                 told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed}
-                told |= dataclasses.asdict(recipe) | (settings or {})
-                checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told, history)
+                told |= {"labels": zlib.crc32(dataset.train.labels.tobytes())} | dataclasses.asdict(recipe)
+                checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told | (settings or {}), history)
                 table = Path(output_dir) / "history.csv"
                 write = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(table, history))
                 own += [checkpoint, write]
                 checkpoint.restore(trained)
-                _copy_weights(trained, model)
+                model.set_weights(trained.get_weights())
         own += [Progress(recipe.epochs, len(batches))] if progress else []
         if len(history) < recipe.epochs and not _stalled(recipe, history):
             with to_fit, placing.remapper_alone():
@@ -89,15 +91,11 @@ def _alone_in(output_dir):
     try:
         with filelock.FileLock(path, timeout=0):
             yield
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # Windows does not delete an open file
+                path.unlink()
     except filelock.Timeout:
         why = f"another process trains in output_dir {str(output_dir)!r}; wait for it, or choose another folder"
         raise ValueError(why) from None
-
-
-def _copy_weights(source, target):
-    if source is not target:
-        target.set_weights(source.get_weights())
 
 
 class _Bookkeeping(keras.callbacks.Callback):
@@ -114,7 +112,7 @@ class _Bookkeeping(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seconds = time.perf_counter() - self.started
         self._stop_unless_finite(epoch, "loss", logs["loss"])
-        _copy_weights(self.model, self.network)
+        self.network.set_weights(self.model.get_weights())
         checked = evaluate(self.network, self.batches.dataset, self.batches.dataset.validation)
         self._stop_unless_finite(epoch, "validation loss", checked["loss"])
         self.history.append({

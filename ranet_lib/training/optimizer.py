@@ -5,7 +5,10 @@ from keras import ops
 
 
 def compile_model(model, recipe, steps):
-    """Give `model` what it needs for `steps` steps by `recipe`: optimiser, loss, accuracy. Returns the model."""
+    """Give `model`, of the recipe's precision, an optimiser for `steps` steps, loss and accuracy. Returns the model."""
+    if (policy := model.dtype_policy.name) != recipe.precision:
+        advice = f"call keras.config.set_dtype_policy({recipe.precision!r}) before you make the network"
+        raise ValueError(f"{model.name} computes in {policy} and the recipe asks for {recipe.precision}; {advice}")
     rate = learning_rate(recipe, steps)
     if recipe.optimizer == "sgd":
         optimizer = SGD(rate, decay=recipe.weight_decay)

@@ -40,7 +40,7 @@ class Recipe:
     precision: str = "float32"
 
     def __post_init__(self):
-        plain = {  # numbers of numpy are no JSON, and end in a record
+        plain = {  # a record is JSON, which has no numbers of NumPy
             "epochs": checks.whole("epochs", self.epochs, 1, 1_000_000),
             "batch_size": checks.whole("batch_size", self.batch_size, 2),
             "crop_padding": checks.whole("crop_padding", self.crop_padding, 0),
@@ -52,7 +52,9 @@ class Recipe:
                               ("precision", PRECISIONS)):  # fmt: skip
             checks.choice(name, getattr(self, name), allowed)
         if self.train_images is not None:
-            plain["train_images"] = checks.whole("train_images", self.train_images, self.batch_size)
+            plain["train_images"] = checks.whole("train_images", self.train_images)
+            if self.batch_size > (most := self.train_images):
+                raise ValueError(f"batch_size must be at most train_images = {most}; received {self.batch_size}")
         vars(self).update(plain)
 
 
@@ -76,7 +78,7 @@ _PROFILES = {
 
 
 def list_profiles():
-    """The names that `recipe` knows, quickest first."""
+    """The names that `recipe` knows, in the order in which it describes them."""
     return list(_PROFILES)
 
 
