@@ -54,7 +54,7 @@ def batch(folder, seeds):
     grid = folder / "grid.yaml"
     grid.write_text(GRID.format(seeds=", ".join(map(str, seeds))), encoding="utf-8")
     command = [sys.executable, str(EXPERIMENTS / "batch.py"), "small", "--grid", str(grid)]
-    command += ["--runs", str(folder / "runs")]
+    command += ["--runs", str(folder / "runs"), "--jobs", "1"]
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     total = time.perf_counter() - started

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from runs import ROOT
 
-from ranet_lib import counting, datasets, runs, training
+from ranet_lib import datasets, runs
 
 if sys.platform == "win32":
     pytest.skip("batches need Linux or macOS", allow_module_level=True)
@@ -63,114 +63,6 @@ def wait_for(condition, seconds=400):
         assert time.monotonic() < until, "waited too long"
         time.sleep(0.2)
     return found
-
-
-# --- Quick: what needs no run ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (["paper"], "group must be one of small; received 'paper'"),
-        ([], "group must be one of small; none is named (GROUP)"),
-        (["cifar", "--data-dir", "/nowhere"], "there is no folder '/nowhere', which data_dir names"),
-        (["small", "--jobs", "0"], "--jobs must be at least 1; received 0"),
-        (["small", "--grid", "missing.yaml"], "No such file or directory: 'missing.yaml'"),
-    ],
-)
-def test_a_wrong_command_is_refused(batch, tmp_path, capsys, words, message):
-    grid = write_grid(tmp_path / "grid.yaml", entry())
-    if words[:1] == ["cifar"]:
-        grid.write_text("cifar:\n  - " + entry().strip().replace("cluttered_digits", "cifar10"), encoding="utf-8")
-    with pytest.raises(SystemExit) as ended:
-        batch.main(["--grid", str(grid), "--runs", str(tmp_path / "runs"), *words])
-    assert ended.value.code == 2 and message in capsys.readouterr().err
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_second_batch_on_a_folder_is_refused(batch, tmp_path):
-    import processes
-
-    grid = write_grid(tmp_path / "grid.yaml", entry())
-    held = processes.lock(tmp_path / "runs" / ".lock")
-    with pytest.raises(SystemExit, match="another batch is working in .*runs; wait for its end"):
-        batch.main(["small", "--grid", str(grid), "--runs", str(tmp_path / "runs")])
-    held.close()
-    assert os.listdir(tmp_path / "runs") == [".lock"]
-
-
-def test_a_gpu_has_one_run_at_a_time(batch, tmp_path, monkeypatch):
-    import processes
-
-    monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert processes.take_gpus(1) == []
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
-    with pytest.raises(ValueError, match="devices must be at most the 3 GPUs of this machine; received 4"):
-        processes.take_gpus(4)
-    first = processes.take_gpus(2)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,5"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
-    second = processes.take_gpus(1)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
-    monkeypatch.setattr(processes.time, "sleep", lambda seconds: first.pop().close() if first else None)
-    third = processes.take_gpus(1)  # waits until one of the first two is free
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
-    for held in (*second, *third):
-        held.close()
-
-
-@pytest.mark.parametrize("flags, lacks", [
-    ("fpu sse2 avx avx2 fma", True), ("fpu sse2 avx avx2 avx512f avx512bw avx512_bf16 amx_bf16", False),
-    ("fpu sse2 avx2 avx_vnni avx_ne_convert", False), (None, False),
-])  # fmt: skip
-def test_a_batch_in_bfloat16_is_warned_where_it_is_imitated(batch, tmp_path, monkeypatch, capfd, flags, lacks):
-    import processes
-
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\n" + ("Features\t: asimd bf16" if flags is None else f"flags\t\t: {flags}\n"))
-    assert processes.lacks_bfloat16(cpuinfo) is lacks
-    assert not processes.lacks_bfloat16(tmp_path / "none")  # as on macOS
-    monkeypatch.setattr(processes, "lacks_bfloat16", lambda: lacks)
-    monkeypatch.setattr(processes, "list_gpus", lambda: [])
-    for profile in ("laptop", "evidence"):
-        batch.warn_of_bfloat16([{"recipe": training.recipe(profile)}])
-        assert ("several times as fast here" in capfd.readouterr().out) is (lacks and profile == "evidence")
-
-
-def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkeypatch):
-    import processes
-
-    started = []
-    monkeypatch.setattr(batch.subprocess, "Popen", lambda words, **more: started.append(more["env"]))
-    monkeypatch.setattr(processes, "count_cores", lambda: 8)
-    monkeypatch.setattr(processes, "list_gpus", lambda: [])
-    for name in processes.THREADS:
-        monkeypatch.delenv(name, raising=False)
-    assert 1 <= batch.at_a_time() <= 8
-    monkeypatch.setattr(batch, "MEMORY_OF_A_RUN", 1)
-    assert batch.at_a_time() == 8
-    with open(tmp_path / "lock", "wb") as held:
-        batch.start(tmp_path, {}, [], held, 8)
-        batch.start(tmp_path, {}, [], held, 3)
-        batch.start(tmp_path, {}, [], held)  # on a cluster, whose jobs know their own cores
-        monkeypatch.setenv("OMP_NUM_THREADS", "5")
-        batch.start(tmp_path, {}, [], held, 8)
-    found = [[env.get(name) for name in processes.THREADS] for env in started]
-    assert found == [["1"] * 3, ["2"] * 3, [None] * 3, ["1", "5", "1"]]
-
-
-def test_what_is_left_is_told_by_the_cost_of_each_run(batch, tmp_path):
-    """Two epochs of a run took 10 s each; one that costs three times as much has four to go, on two runs at a time."""
-    (tmp_path / "one").mkdir()
-    rows = "epoch,seconds\n1,10.0\n2,10.0\n"
-    (tmp_path / "one" / "history.csv").write_text(rows, encoding="utf-8")
-    sizes = {"one": (3, 1_000), "two": (4, 3_000)}
-    assert batch.progress(tmp_path, sizes, 2) == ("0 of 2 runs done", "; about 1 min 5 s left")
-    assert batch.progress(tmp_path, sizes, 1) == ("0 of 2 runs done", "; about 2 min 10 s left")
-    run = runs.check_parameters({"model": "resnet_tiny", "profile": "smoke"})
-    assert batch.size(run) == (2, 1_600 * counting.describe("resnet_tiny")["flops"])
 
 
 # --- Slow: a batch, and everything that can happen to it ---------------------------------------------------------

@@ -68,7 +68,6 @@ def test_the_command_measures_and_keeps_the_results(tmp_path, task, systems):
         for unit, turns in limits.items():
             used = result[f"{unit}_per_image"] * np.median(result["images_per_second"])
             assert 0 < result[f"share_of_{unit}"] == pytest.approx(used / np.median(turns), rel=0.01)
-            assert result[f"share_of_{unit}"] < 2
     assert record["environment"]["device"] and "torch" in record["environment"]["versions"]
     assert "keras-tensorflow" in done.stdout and "of PyTorch" in done.stdout
 

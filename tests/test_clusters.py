@@ -248,5 +248,7 @@ def test_kubernetes_does_a_run_and_makes_a_deleted_job_again(tmp_path):
         "requests": {"cpu": "4", "memory": "16000M"},
         "limits": {"memory": "16000M", "nvidia.com/gpu": "1"},
     }
-    claims = {volume["name"]: volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
-    assert [(claims[mount["name"]], mount["mountPath"]) for mount in container["volumeMounts"]] == [("ranet", "/ranet")]
+    volumes = {volume["name"]: volume.get("persistentVolumeClaim", volume) for volume in pod["volumes"]}
+    kept, shared = ((volumes[mount["name"]], mount["mountPath"]) for mount in container["volumeMounts"])
+    assert kept == ({"claimName": "ranet"}, "/ranet")
+    assert shared[0]["emptyDir"] == {"medium": "Memory"} and shared[1] == "/dev/shm"

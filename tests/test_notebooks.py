@@ -1,11 +1,14 @@
 """Every notebook, run by papermill as a user would run it."""
 
 import csv
+import json
+import shutil
 
+import keras
 import nbformat
 import papermill
 import pytest
-from runs import TRAIN
+from runs import ROOT, TRAIN
 from test_book import PAGES, each
 
 from ranet_lib import datasets, models, runs, training
@@ -74,3 +77,26 @@ def test_its_weights_give_the_recorded_test_error(default_run):
     model = models.create_model("attention_micro")
     model.load_weights(default_run / "model.weights.h5")
     assert training.evaluate(model, data, data.test)["error"] == record["test"]["last_epoch"]["error"]
+
+
+def test_its_weights_ship_only_with_the_error_of_their_record(default_run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "experiments"))
+    import ship
+
+    before = keras.config.dtype_policy()
+    try:
+        package = tmp_path / "package"
+        package.mkdir()
+        name = ship.ship(default_run, folder=package)
+        record, moved = runs.read_record(default_run / "record.json"), tmp_path / "moved"
+        shutil.copytree(default_run, moved)
+        record["test"]["last_epoch"]["error"] += 1
+        del record["test"]["answers"], record["test"]["labels"]  # they say how many are wrong
+        (moved / "record.json").write_text(json.dumps(record))
+        with pytest.raises(ValueError, match="half precision changes the test error"):
+            ship.ship(moved, folder=tmp_path / "other")
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert name == "attention_micro-cluttered_digits" and not (tmp_path / "other").exists()
+    kept = json.loads((package / f"{name}.json").read_text(encoding="utf-8"))["record"]
+    assert kept == runs.read_record(default_run / "record.json")

@@ -335,7 +335,8 @@ def results(monkeypatch, grid):
 
 def test_results_are_taken_once_and_what_is_wrong_is_named(results, record, failed, tmp_path, capsys):
     folder, kept = tmp_path / "runs", tmp_path / "kept"
-    for name, one in {"new.v1": record, "same": record, "other": another(record, 60.0), "failed": failed}.items():
+    made = {"new.v1": record, "same": record, "other": another(record, 60.0), "failed": failed}
+    for name, one in (made | {"same.before-1": another(record, 50.0)}).items():  # the last was put aside by a batch
         runs.write_record(folder / name / "record.json", one)
     (folder / "broken").mkdir()
     (folder / "broken" / "record.json").write_text(json.dumps(another(record, 101.0)))

@@ -28,6 +28,7 @@ import uuid
 from pathlib import Path
 
 import grid as grids
+import keras
 import processes
 
 from ranet_lib import counting, datasets, files, runs, training
@@ -59,6 +60,7 @@ def main(arguments=None):
         check_home()
         planned = plan(asked.grid, asked.group, asked.data_dir and str(asked.data_dir.expanduser().resolve()))
         checked = {name: runs.check_parameters(parameters) for name, parameters in planned.items()}
+        check_data(checked.values())
     except (OSError, ValueError) as error:
         parser.error(str(error))
     folder = asked.runs.expanduser().resolve()
@@ -69,8 +71,9 @@ def main(arguments=None):
         put_aside(folder / name, run)
     elsewhere = any(word.partition("=")[0] in ("--profile", "--executor", "-e") for word in for_snakemake)
     if not elsewhere:
+        leave_gpus_that_tensorflow_cannot_use()
         warn_of_bfloat16(checked.values())
-    jobs = asked.jobs if elsewhere else asked.jobs or at_a_time()
+    jobs = asked.jobs if elsewhere else at_a_time(asked.jobs)
     options = [*limits(jobs, elsewhere), *for_snakemake]
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
     busy = at_work(folder, planned)
@@ -99,6 +102,23 @@ def check_home():
         raise ValueError(f"the home folder must be one that can be written (set HOME to another): {error}") from None
 
 
+def check_data(runs):
+    """Read each data set in a folder that is named once, before a run of it starts: it may not be there, or damaged."""
+    for dataset, data_dir in {(run["dataset"], run["data_dir"]) for run in runs if run["data_dir"] is not None}:
+        datasets.load_dataset(dataset, data_dir)
+
+
+def leave_gpus_that_tensorflow_cannot_use():
+    """Where TensorFlow has no CUDA, as `BACKEND=cpu` installs it, say so and have the runs share the cores."""
+    if keras.backend.backend() == "tensorflow" and processes.list_gpus():
+        import tensorflow
+
+        if not tensorflow.test.is_built_with_cuda():
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+            advice = "`make install BACKEND=cuda` installs one that can"
+            print(f"this TensorFlow cannot use the GPUs of this machine; {advice}", flush=True)
+
+
 def warn_of_bfloat16(runs):
     """Say so where this machine would take many times as long in the runs' precision as in float32."""
     if any(run["recipe"].precision == "mixed_bfloat16" for run in runs) and not processes.list_gpus():
@@ -109,13 +129,15 @@ def warn_of_bfloat16(runs):
             )  # fmt: skip
 
 
-def at_a_time():
+def at_a_time(asked=None):
     """How many runs go on at once on this machine: one for each GPU, or else for each core if there is memory for it.
 
-    Two runs of one thread each train together half as many images again as one run of two threads.
+    If a number is `asked` for, it is that one, but no more than there are GPUs. Two runs of one thread each train
+    together half as many images again as one run of two threads.
     """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return len(processes.list_gpus()) or max(1, min(processes.count_cores(), memory // MEMORY_OF_A_RUN))
+    if gpus := len(processes.list_gpus()):
+        return min(asked or gpus, gpus)
+    return asked or max(1, min(processes.count_cores(), processes.count_memory() // MEMORY_OF_A_RUN))
 
 
 def limits(jobs, elsewhere):
@@ -123,7 +145,7 @@ def limits(jobs, elsewhere):
     if elsewhere:
         return ["--jobs", str(jobs)] if jobs else []
     gpus = len(processes.list_gpus())
-    return ["--cores", str(jobs), "--jobs", str(jobs), "--resources", f"gpu={max(gpus, jobs)}"]
+    return ["--cores", str(jobs), "--jobs", str(jobs), "--resources", f"gpu={gpus or jobs}"]
 
 
 def start(folder, runs, options, held, share=None):
@@ -258,6 +280,7 @@ def follow(process, folder, runs, jobs):
     """
     shown, sizes = "", {name: size(run) for name, run in runs.items()}
     while True:
+        began = time.monotonic()
         ended = process.poll() is not None if process else not at_work(folder, sizes)
         text, left = progress(folder, sizes, jobs)
         if sys.stdout.isatty():
@@ -268,7 +291,7 @@ def follow(process, folder, runs, jobs):
         if ended:
             return
         shown = text
-        time.sleep(1)
+        time.sleep(max(1, 20 * (time.monotonic() - began)))  # to look at many runs is work for a file server
 
 
 def progress(folder, sizes, jobs):
@@ -283,7 +306,8 @@ def progress(folder, sizes, jobs):
         paces += [duration / cost for duration in seconds]
         if (folder / name / "record.json").exists():
             done += 1
-            extras += [duration - sum(seconds) for duration in durations(folder / name / "log.txt")[:1]]
+            told = durations(folder / name / "log.txt")
+            extras += [told[0] - sum(seconds)] if len(told) == 1 and told[0] else []
             continue
         left[name] = (epochs - len(seconds), statistics.median(seconds) if seconds else None, cost)
         if processes.locked(folder / name / ".lock"):
@@ -292,22 +316,22 @@ def progress(folder, sizes, jobs):
     if not left or not paces:
         return text, ""
     usual, extra = statistics.median(paces), statistics.median(extras or [0])
-    seconds = sum(count * (pace or usual * cost) + extra for count, pace, cost in left.values())
-    seconds /= min(jobs or len(working) or 1, len(left))
+    each = [count * (pace or usual * cost) + extra for count, pace, cost in left.values()]
+    seconds = max(*each, sum(each) / min(jobs or len(working) or 1, len(left)))
     return text, f"; about {training.duration(seconds)} left"
 
 
 def durations(log):
-    """Seconds of each attempt that a run's log tells of from its start to its end."""
+    """Seconds of each attempt that a run's log tells of, from its start to its end; None for one that was killed."""
     try:
         lines = re.findall(r"^\[(.{23})\] (starts|ended)", log.read_text(encoding="utf-8", errors="replace"), re.M)
     except FileNotFoundError:
         return []
     times = [(datetime.datetime.fromisoformat(stamp), word) for stamp, word in lines]
     return [
-        (end - begin).total_seconds()
-        for (begin, first), (end, second) in zip(times, times[1:])
-        if (first, second) == ("starts", "ended")
+        (end - begin).total_seconds() if second == "ended" else None
+        for (begin, first), (end, second) in zip(times, [*times[1:], (None, None)])
+        if first == "starts"
     ]
 
 

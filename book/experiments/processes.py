@@ -20,9 +20,28 @@ except ImportError:
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
+#: What Linux lets a container use.
+LIMITS = Path("/sys/fs/cgroup")
+
+
 def count_cores():
     """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _limits("cpu.max")
+    return max(1, min(cores, quota[0] // quota[1])) if quota else cores
+
+
+def count_memory():
+    """How many bytes of memory this process may use."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits("memory.max")])
+
+
+def _limits(name):
+    """The numbers in a file of `LIMITS`; [] where there is no limit."""
+    try:
+        return [int(word) for word in (LIMITS / name).read_text().split()]
+    except (OSError, ValueError):  # no container, or one whose limit is "max"
+        return []
 
 
 def lacks_bfloat16(cpuinfo=Path("/proc/cpuinfo")):
@@ -46,7 +65,10 @@ def lock(path):
     """An open file that holds the lock of `path` until it is closed or its process ends; None if another holds it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "ab")
+    try:
+        file = open(path, "ab")
+    except PermissionError:  # another user's, who shares this machine's GPUs
+        file = open(path, "rb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,7 +95,10 @@ def list_gpus():
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [str(number) for number, _ in enumerate(listed.stdout.splitlines())] if listed.returncode == 0 else []
+    if listed.returncode:
+        return []
+    slices = re.findall(r"UUID: (MIG-[^)]+)\)", listed.stdout)  # of GPUs that are divided
+    return slices or [str(number) for number, _ in enumerate(listed.stdout.splitlines())]
 
 
 def take_gpus(count):

@@ -9,6 +9,7 @@ has the name of another record, is named at the end, and the exit status is then
 
 import argparse
 import dataclasses
+import re
 import sys
 from pathlib import Path
 
@@ -42,9 +43,13 @@ def main(arguments=None):
 
 
 def take(folder, results):
-    """Copy the records of finished runs that are not there yet; returns what is wrong with the others."""
+    """Copy the records of finished runs that are not there yet; returns what is wrong with the others.
+
+    Runs that a batch has put aside (`NAME.before-1`) are left out.
+    """
     wrong = []
-    for path, record in read(folder.glob("*/record.json"), wrong).items():
+    paths = [path for path in folder.glob("*/record.json") if not re.search(r"\.before-\d+$", path.parent.name)]
+    for path, record in read(paths, wrong).items():
         kept = results / f"{path.parent.name}.json"
         try:
             runs.write_record(kept, record)

@@ -16,16 +16,19 @@ import time
 import traceback
 from pathlib import Path
 
-import papermill
 import processes
 
-from ranet_lib import runs
+if __name__ == "__main__":
+    processes.end_with_parent()  # at once: what comes next takes seconds
+
+import papermill  # noqa: E402
+
+from ranet_lib import runs  # noqa: E402
 
 TRAIN = Path(__file__).resolve().parent / "train.ipynb"
 
 
 def main(folder, parameters):
-    processes.end_with_parent()
     folder = Path(folder).resolve()
     while (held := processes.lock(folder / ".lock")) is None:
         time.sleep(1)
