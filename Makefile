@@ -34,6 +34,9 @@ export PYTHONUTF8 := 1
 # Some machines forbid Python to keep what it has compiled. Each import of TensorFlow then takes ten seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Two targets at once would write into the same folders.
+.NOTPARALLEL:
+
 .PHONY: help book pdf epub lab test test-slow test-colab test-repeat benchmark experiments results lint dist colab install lock clean
 
 help:

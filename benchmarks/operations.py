@@ -7,6 +7,7 @@ Attention-56 is trained as `training.fit` trains it, with one operation at a tim
 
 import argparse
 import collections
+import concurrent.futures
 import multiprocessing
 import os
 import tempfile
@@ -59,10 +60,6 @@ def measure(precision, batch_size, steps):
     return dict(seconds.most_common()), whole
 
 
-def _send(connection, *arguments):
-    connection.send(measure(*arguments))
-
-
 def main():
     import run
 
@@ -74,13 +71,8 @@ def main():
     asked = parser.parse_args()
     results = []
     for precision in asked.precisions:
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=_send, args=(theirs, precision, asked.batch_size, asked.steps)
-        )
-        process.start()
-        seconds, whole = ours.recv()
-        process.join()
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            seconds, whole = process.submit(measure, precision, asked.batch_size, asked.steps).result()
         print(f"{precision}: a step takes {1000 * whole:.0f} ms", flush=True)
         for kind, value in list(seconds.items())[:20]:
             print(f"  {kind:28} {1000 * value:6.1f} ms")

@@ -10,6 +10,7 @@ it joins convolution and sum, which are then rounded once in place of twice.
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
 import hashlib
 import itertools
@@ -55,10 +56,6 @@ def _busy():
         sum(range(100_000))
 
 
-def _measure(connection, *arguments):
-    connection.send(results(*arguments))
-
-
 def main():
     import run
 
@@ -69,16 +66,13 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
-    processes, found = multiprocessing.get_context("spawn"), []
-    busy = processes.Process(target=_busy, daemon=True)
+    spawn, found = multiprocessing.get_context("spawn"), []
+    busy = spawn.Process(target=_busy, daemon=True)
     busy.start()
     for precision, graph in itertools.product(asked.precisions, GRAPHS):
-        ours, theirs = processes.Pipe()
-        arguments = graph, asked.network, precision, asked.repetitions, asked.batch_size
-        process = processes.Process(target=_measure, args=(theirs, *arguments))
-        process.start()
-        digests = ours.recv()
-        process.join()
+        with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:  # a new one each time
+            arguments = graph, asked.network, precision, asked.repetitions, asked.batch_size
+            digests = process.submit(results, *arguments).result()
         point = {"network": asked.network, "precision": precision, "graph": graph}
         counts = sorted(digests.values(), reverse=True)
         found.append(point | {"counts": counts, "most_frequent": max(digests, key=digests.get)[:16]})

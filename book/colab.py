@@ -253,7 +253,7 @@ def write(folder, wheel, root=ROOT, url=None):
         nbformat.validate(notebook)
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
     for name in ("results", "experiments", "one_page", "live"):  # what the notebooks read
-        source, not_this = root / "book" / name, shutil.ignore_patterns("*.ipynb", "__pycache__", ".*")
+        source, not_this = root / "book" / name, shutil.ignore_patterns("*.ipynb", "__pycache__", ".*", "runs")
         shutil.copytree(source, folder / "book" / name, ignore=not_this, dirs_exist_ok=True)
     shutil.copy(wheel, folder)
     said = f"# {book.title('book/index')}\n\nMade from {book.url} for Google Colab. Changes belong there.\n"

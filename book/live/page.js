@@ -34,7 +34,8 @@
       const { tf, liveWasm, liveWeights } = window;
       const paths = ["", "-simd", "-threaded-simd"].map((kind) => [`tfjs-backend-wasm${kind}.wasm`, liveWasm]);
       tf.wasm.setWasmPaths(Object.fromEntries(paths));
-      await tf.setBackend("wasm");
+      if (!(await tf.env().getAsync("WASM_HAS_SIMD_SUPPORT"))) throw new Error("WebAssembly without SIMD");
+      if (!(await tf.setBackend("wasm"))) throw new Error("WebAssembly");
       live = { tf, weights: liveWeights, predict: network(tf, liveWeights) };
       find("load").hidden = true;
       find("work").hidden = false;
@@ -43,7 +44,10 @@
     } catch (error) {
       find("load").disabled = false;
       say("");
-      complain(`This browser could not load the network (${error.message}). The pictures above stay.`);
+      const why = error.message === "runtime.js"
+        ? "This copy of the book was built without the network, because npm was missing."
+        : `This browser could not load the network (${error.message}).`;
+      complain(`${why} The pictures above stay.`);
     }
   }
 
@@ -54,7 +58,7 @@
     if (!live || !file) return;
     let bitmap;
     try {
-      bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+      bitmap = await createImageBitmap(file);
     } catch {
       complain(`${file.name || "This"} is not a picture that this browser can read.`);
       return;
@@ -113,9 +117,9 @@
 
   function resize(share) {
     const size = Math.max(1, (Math.min(photo.width, photo.height) * share) / 100);
-    move((square.size - size) / 2, (square.size - size) / 2);
+    const more = size - square.size;
     square.size = size;
-    move(0, 0);
+    move(-more / 2, -more / 2);
   }
 
   // --- Looking -----------------------------------------------------------------------------------------------------
@@ -194,9 +198,10 @@
 
   async function drawMask(number, mask, small) {
     const { tf } = live;
-    const channel = find("channel").value === "" ? -1 : find("channel").valueAsNumber;
+    const asked = find("channel").value === "" ? -1 : Math.trunc(find("channel").valueAsNumber);
+    const channel = asked < 0 ? -1 : asked % mask.shape[3]; // the modules have different numbers of channels
     const seen = tf.tidy(() =>
-      channel < 0 ? tf.mean(mask, 3) : tf.slice(mask, [0, 0, 0, channel % mask.shape[3]], [1, -1, -1, 1]));
+      channel < 0 ? tf.mean(mask, 3) : tf.slice(mask, [0, 0, 0, channel], [1, -1, -1, 1]));
     const values = await seen.data();
     const side = mask.shape[1];
     seen.dispose();
@@ -215,14 +220,17 @@
     canvas.width = canvas.height = 8 * SIDE;
     const onto = canvas.getContext("2d");
     onto.imageSmoothingEnabled = false;
-    onto.filter = "grayscale(1)";
     onto.drawImage(small, 0, 0, canvas.width, canvas.height);
-    onto.filter = "none";
+    onto.globalCompositeOperation = "saturation"; // of grey: Safari knows no filters
+    onto.fillStyle = "gray";
+    onto.fillRect(0, 0, canvas.width, canvas.height);
+    onto.globalCompositeOperation = "source-over";
     onto.globalAlpha = 0.65;
     onto.imageSmoothingEnabled = true;
     onto.drawImage(map, 0, 0, canvas.width, canvas.height);
     onto.globalAlpha = 1;
-    const text = `Mask of module ${number + 1}: from ${low.toFixed(2)} to ${high.toFixed(2)}`;
+    const which = channel < 0 ? "" : `, channel ${channel}`;
+    const text = `Mask of module ${number + 1}${which}: from ${low.toFixed(2)} to ${high.toFixed(2)}`;
     canvas.setAttribute("aria-label", text);
     find(`scale-${number + 1}`).textContent = text;
   }
@@ -256,7 +264,8 @@
     const item = [...event.clipboardData.items].find((each) => each.kind === "file");
     if (item) read(item.getAsFile());
   });
-  find("keep").addEventListener("click", () => {
+  find("keep").addEventListener("click", async () => {
+    await looking;
     const { tf } = live;
     if (others) tf.dispose(others);
     others = live.masks.map((mask) => tf.tensor(mask));
