@@ -56,7 +56,7 @@ def install(kind):
     if packages and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
         print("Installing", *packages, flush=True)
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        apt = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]
+        apt = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=600"]
         subprocess.run([*apt, "update"], env=environment, stdout=subprocess.DEVNULL)
         subprocess.run([*apt, "install", "-y", "--no-install-recommends", *packages], env=environment)
         packages = lacking(kind)

@@ -4,7 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import filelock
 import pytest
 
 
@@ -16,8 +19,10 @@ def find_programs(names, packages):
     """The paths of programs. Where apt can install their Debian packages, it does; else skip; in CI on Linux, fail."""
     if not all(map(find, names)) and is_root() and shutil.which("apt-get"):
         quiet = {"capture_output": True, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
-        subprocess.run(["apt-get", "update"], **quiet)
-        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *packages], **quiet)
+        apt = ["apt-get", "-o", "DPkg::Lock::Timeout=600"]  # another process of these tests may be installing
+        with filelock.FileLock(Path(tempfile.gettempdir(), "ranet-apt.lock")):
+            subprocess.run([*apt, "update"], **quiet)
+            subprocess.run([*apt, "install", "-y", "--no-install-recommends", *packages], **quiet)
     paths = [find(name) for name in names]
     if not all(paths):
         give_up = pytest.fail if os.environ.get("CI") and sys.platform == "linux" else pytest.skip

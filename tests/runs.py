@@ -83,7 +83,8 @@ def run_page(path, folder):
     """Run a notebook of the book where it lies; the executed copy, in `folder`, in which every cell has run."""
     import papermill
 
-    notebook = papermill.execute_notebook(path, folder / path.name, cwd=path.parent, progress_bar=False)
+    patient = {"progress_bar": False, "start_timeout": 600}  # on a busy machine a kernel takes more than the usual 60 s
+    notebook = papermill.execute_notebook(path, folder / path.name, cwd=path.parent, **patient)
     for cell in notebook.cells:
         assert cell.cell_type != "code" or cell.execution_count, f"not run: {cell.source[:80]!r}"
     return folder / path.name
@@ -94,6 +95,7 @@ def train_by_default(folder):
     run = folder / "runs" / "attention_micro-cluttered_digits-first-seed0"
     run.mkdir(parents=True)
     command = [sys.executable, "-m", "papermill", TRAIN, run / TRAIN.name, "--no-progress-bar", "--cwd", folder]
+    command += ["--start-timeout", "600"]
     done = subprocess.run(command, capture_output=True, text=True, env=AS_USERS_HAVE_IT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not (MADE_BY_MAKE and NOISE.search(done.stderr)), done.stderr
@@ -106,7 +108,7 @@ def run_train(folder, **parameters):
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "papermill", str(TRAIN), str(folder / "train.ipynb"), "--no-progress-bar",
-         "-p", "output_dir", str(folder), *words],
+         "--start-timeout", "600", "-p", "output_dir", str(folder), *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, env=AS_USERS_HAVE_IT,
     )  # fmt: skip
 

@@ -102,9 +102,9 @@ def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkey
     monkeypatch.setattr(processes, "list_gpus", lambda: [])
     for name in processes.THREADS:
         monkeypatch.delenv(name, raising=False)
-    assert 1 <= batch.at_a_time() <= 8
-    monkeypatch.setattr(batch, "MEMORY_OF_A_RUN", 1)
-    assert batch.at_a_time() == 8
+    for memory, together in ((1, 1), (3 * batch.MEMORY_OF_A_RUN + 1, 3), (2**50, 8)):
+        monkeypatch.setattr(processes, "count_memory", lambda memory=memory: memory)
+        assert batch.at_a_time() == together
     with open(tmp_path / "lock", "wb") as held:
         batch.start(tmp_path, {}, [], held, 8)
         batch.start(tmp_path, {}, [], held, 3)
@@ -180,8 +180,8 @@ def test_the_slices_of_a_divided_gpu_take_its_place(batch, monkeypatch, listed, 
 
 def test_gpus_that_tensorflow_cannot_use_are_left(batch, monkeypatch, capsys):
     import keras
-    import tensorflow
 
+    tensorflow = pytest.importorskip("tensorflow")
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     for built, left in ((True, "0,1"), (False, "-1")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
@@ -217,3 +217,16 @@ def test_the_lock_of_another_users_gpu_is_respected(batch, tmp_path, monkeypatch
     assert processes.lock(tmp_path / "gpu.lock") is None
     held.close()
     processes.lock(tmp_path / "gpu.lock").close()
+
+
+@pytest.mark.parametrize("change, told", [
+    ({}, ""), ({"epochs": 3}, "epochs 15, not 3"), ({"seed": 1}, "seed 0, not 1"),
+    ({"label_noise": 0.1}, "label_noise 0.0, not 0.1"),
+    ({"model_options": {"learning": "naive"}}, "learning 'residual', not 'naive'"),
+    ({"model_options": {"checkpointing": True}}, "checkpointing None, not True"),
+])  # fmt: skip
+def test_a_finished_run_is_done_again_only_where_its_settings_differ(batch, change, told):
+    record = runs.read_record(EXPERIMENTS.parent / "results" / "attention_tiny-cluttered_digits-laptop-seed0.json")
+    assert "checkpointing" not in record["model"]["options"]  # which is younger than the record
+    asked = {"model": "attention_tiny", "profile": "laptop", "epochs": 15} | change
+    assert batch.differences(record, runs.check_parameters(asked)) == told

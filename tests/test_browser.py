@@ -15,6 +15,7 @@ import pytest
 import yaml
 from opened import check, console_errors, visit
 from runs import ROOT
+from selenium.webdriver.support.wait import WebDriverWait
 
 sys.path.insert(0, str(ROOT / "book"))
 import address  # noqa: E402
@@ -47,8 +48,8 @@ def test_every_chapter_has_a_page(pages):
 
 def test_top_page_leads_to_the_book(site, browser):
     browser.get((site / "index.html").as_uri())
-    browser.execute_async_script("setTimeout(arguments[0], 500)")
-    assert browser.current_url == (site / page_name(chapters()[0])).as_uri()
+    first = (site / page_name(chapters()[0])).as_uri()
+    WebDriverWait(browser, 30).until(lambda browser: browser.current_url == first)
 
 
 def test_no_console_errors(pages):
@@ -148,7 +149,8 @@ def test_colab_buttons_lead_to_the_repositorys_own_address_or_nowhere(pages):
 @pytest.mark.parametrize(("words", "found"), [("attention mask", True), ("xylophone", False)])
 def test_search(site, browser, words, found):
     errors, outside, _ = visit(browser, f"{(site / 'search.html').as_uri()}?q={words.replace(' ', '+')}")
-    browser.execute_async_script("setTimeout(arguments[0], 1000)")
+    done = "return document.querySelector('#search-results h2')?.textContent === 'Search Results'"
+    WebDriverWait(browser, 30).until(lambda browser: browser.execute_script(done))
     results = browser.execute_script("return [...document.querySelectorAll('#search-results li a')].map(a => a.href)")
     assert (errors + console_errors(browser), outside) == ([], [])
     assert bool(results) == found

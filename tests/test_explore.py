@@ -183,7 +183,7 @@ class Kernel:
     """A kernel, and what it sends while it works on one message."""
 
     def __init__(self):
-        self.manager, self.client = start_new_kernel()
+        self.manager, self.client = start_new_kernel(startup_timeout=600)
 
     def send(self, kind, content):
         self.client.shell_channel.send(self.client.session.msg(kind, content))

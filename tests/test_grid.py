@@ -113,7 +113,8 @@ def test_a_group_of_ones_own_has_a_table_among_the_results(tmp_path):
         shutil.copytree(ROOT / "book" / name, book / name)
     mine = "mine:\n  - {model: attention_tiny, dataset: cluttered_digits, profile: laptop, epochs: [15, 16]}\n"
     (book / "experiments" / "grid.yaml").write_text(TEXT + mine, encoding="utf-8")
-    papermill.execute_notebook(ROOT / "book" / "15_results.ipynb", executed, cwd=book, progress_bar=False)
+    patient = {"progress_bar": False, "start_timeout": 600}
+    papermill.execute_notebook(ROOT / "book" / "15_results.ipynb", executed, cwd=book, **patient)
     cells = nbformat.read(executed, as_version=4).cells
     shown = [output["data"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
     (table,) = [text for data in shown if "The group mine" in (text := data.get("text/html", ""))]

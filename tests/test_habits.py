@@ -75,7 +75,8 @@ def test_a_number_that_yaml_takes_for_a_text_is_a_number(name, text, value):
 
 def test_paths_are_resolved_where_they_are_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for home in ("HOME", "USERPROFILE"):  # of Windows
+        monkeypatch.setenv(home, str(tmp_path))
     (tmp_path / "photos").mkdir()
     for given in ("photos", "./photos", "~/photos", str(tmp_path / "photos")):
         run = runs.check_parameters({"dataset": f"folder:{given}"})

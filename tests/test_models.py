@@ -256,12 +256,6 @@ def test_options_and_sizes_combine(name, size, options):
         assert len(modules) == (sum(asked) if isinstance(asked, list) else asked * 3)
 
 
-@pytest.mark.parametrize("size", [28, 45])
-def test_other_input_sizes(size):
-    model = models.create_model("attention_tiny", 3, (size, size, 3))
-    assert outputs(model, images(2, size)).shape == (2, 3)
-
-
 @pytest.mark.parametrize("name", ["attention_92", "attention_92_imagenet", "source_attention_92_cifar100"])
 def test_the_summary_fits_on_a_screen(name):
     lines = []

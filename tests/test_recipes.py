@@ -8,6 +8,19 @@ from test_training import small_network
 from ranet_lib import datasets, training
 
 
+def test_adams_decay_shrinks_kernels_and_nothing_else():
+    recipe = training.recipe("first", schedule="constant", learning_rate=0.1)
+    model = training.compile_model(small_network(), recipe, 100)
+    weights = model.trainable_variables
+    for weight in weights:
+        weight.assign(keras.ops.ones(weight.shape))
+    for _ in range(10):
+        model.optimizer.apply([keras.ops.zeros(weight.shape) for weight in weights], weights)
+    for weight in weights:
+        expected = (1 - 0.1 * recipe.weight_decay) ** 10 if weight.name == "kernel" else 1.0
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-5)
+
+
 def test_the_full_profile_is_the_papers():
     recipe = training.recipe("full")
     assert (recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (64, 0.1, 1e-4)

@@ -1,11 +1,14 @@
 """Weights on their way into the package: what stands in the way is said in a line."""
 
+import json
 import shutil
 
+import keras
+import numpy as np
 import pytest
 from runs import ROOT
 
-from ranet_lib import runs
+from ranet_lib import datasets, runs
 
 EXPERIMENTS = ROOT / "book" / "experiments"
 
@@ -19,15 +22,39 @@ def scripts(monkeypatch):
     return ship, look
 
 
-def test_weights_that_are_no_better_do_not_replace_those_there(scripts, tmp_path, capsys):
-    name = "attention_tiny-cluttered_digits"
-    shutil.copy(ROOT / "book" / "results" / f"{name}-laptop-seed0.json", tmp_path / "record.json")
-    before = (runs.PRETRAINED / f"{name}.npz").read_bytes()
-    assert scripts[0].main([str(tmp_path)]) == 1
-    error = runs.pretrained_record(name)["history"][-1]["validation_error"]
-    said = f"{name} stays: its validation error is {error}%, that of {str(tmp_path)!r} is {error}%\n"
-    assert capsys.readouterr().err == said
-    assert (runs.PRETRAINED / f"{name}.npz").read_bytes() == before
+@pytest.mark.parametrize("change, stays", [(1.0, True), (0.0, True), (-1.0, False)])
+def test_only_better_weights_replace_those_there(scripts, tmp_path, capsys, change, stays):
+    name, package = "attention_tiny-cluttered_digits", tmp_path / "package"
+    package.mkdir()
+    for ending in (".json", ".npz"):
+        shutil.copy(runs.PRETRAINED / f"{name}{ending}", package)
+    before = {path.name: path.read_bytes() for path in package.iterdir()}
+    record = runs.read_record(ROOT / "book" / "results" / f"{name}-laptop-seed0.json")
+    there = record["history"][-1]["validation_error"]
+    record["history"][-1]["validation_error"] += change
+    (tmp_path / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    assert scripts[0].main([str(tmp_path), "--folder", str(package)]) == 1  # the better run has no weights
+    said = f"{name} stays: its validation error is {there}%, that of {str(tmp_path)!r} is {there + change}%\n"
+    assert (capsys.readouterr().err == said) == stays
+    assert before == {path.name: path.read_bytes() for path in package.iterdir()}
+
+
+def test_masks_are_exchanged_within_a_class_and_the_networks_own_change_no_answer(scripts):
+    look, name = scripts[1], "attention_tiny-cluttered_digits"
+    mask = np.random.default_rng(0).normal(size=(6, 2, 2, 3)).astype("float32")
+    swapped = keras.ops.convert_to_numpy(look.same_class(mask, np.array([0, 0, 1, 1, 1, 2])))
+    np.testing.assert_array_equal(swapped, mask[[1, 0, 4, 2, 3, 5]])
+    network, data = runs.load_pretrained(name), datasets.load_dataset("cluttered_digits")
+    images, labels = data.prepare(data.validation.images[:100]), data.validation.labels[:100]
+    plain = network.predict_on_batch(images).argmax(axis=-1)
+    assert (look.answers_with(network, look.flat, [], images, labels) == plain).mean() >= 0.99  # but for a tie
+    assert (look.answers_with(network, look.swapped, [0, 1, 2], images, labels) != plain).any()
+
+
+def test_a_look_at_the_same_weights_is_never_replaced(scripts, capsys):
+    with pytest.raises(SystemExit):
+        scripts[1].main(["attention_tiny-cifar10"])
+    assert "is there already, for these weights" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_finished_run_is_refused(scripts, tmp_path, capsys):

@@ -87,7 +87,12 @@ def test_several_seeds_are_paired_within_each_and_have_an_interval_of_their_own(
     assert found["seeds_low"] == found["lead"] == found["seeds_high"]  # both seeds lead by as much
     theirs[2] = record(0.13, 2, luck=1)
     found = runs.paired(ours, theirs)
-    assert found["lead"] == pytest.approx(2.5) and found["seeds_low"] < found["lead"] < found["seeds_high"]
+    assert found["lead"] == pytest.approx(2.5)
+    # The leads are 2 and 3. Student's t of one degree of freedom: 12.706 at 95%, 6.314 at 90%.
+    assert (found["seeds_low"], found["seeds_high"]) == pytest.approx((2.5 - 6.353, 2.5 + 6.353), abs=1e-3)
+    narrow = runs.paired(ours, theirs, confidence=0.9)
+    assert narrow["seeds_high"] == pytest.approx(2.5 + 3.157, abs=1e-3)
+    assert found["low"] < narrow["low"] < narrow["high"] < found["high"]
 
 
 def test_what_cannot_be_compared_is_not(record):
@@ -136,7 +141,9 @@ def test_the_family_has_one_row_a_contrast_and_corrects_over_those_that_ran(reco
     known = [row for row in rows if row["found"]]
     assert [(row["where"], row["found"]["lead"] > 3) for row in known] == [("table 3", True), ("table 1", False)]
     assert known[0]["holm"] == pytest.approx(12 * known[0]["found"]["p"]) and known[1]["holm"] > 0.05
-    assert all(0 < row["detectable"] < 3 for row in known)
+    for tested in (row["found"] | {"detectable": row["detectable"]} for row in known):
+        differing = (tested["better"] + tested["worse"]) / tested["images"]
+        assert tested["detectable"] == pytest.approx(runs.detectable(differing, tested["images"], tests=12))
 
 
 @pytest.mark.parametrize(

@@ -261,15 +261,25 @@ def test_plateau_cuts_the_rate_from_the_history(data):
         assert callback.model.stop_training == (stale >= 20)
 
 
-def test_the_test_errors_leave_the_last_weights_in_place(data, tmp_path):
-    model = small_network()
+def test_the_test_errors_are_those_of_both_epochs_and_leave_the_last_weights_in_place(data, tmp_path, monkeypatch):
+    model, errors = small_network(), iter([10.0, 20.0, 30.0])  # the first epoch is the best
+    monkeypatch.setattr(training.fitting, "evaluate", lambda *words: {"loss": 1.0, "error": next(errors)})
     history = training.fit(model, data, quick(), tmp_path, seed=1, progress=False)
     before = [weight.copy() for weight in model.get_weights()]
     found = training.test_errors(model, data, history, tmp_path)
-    assert found["last_epoch"]["epoch"] == 3
-    assert found["chosen_on_validation"]["epoch"] == training.best_epoch(history)
     for one, two in zip(before, model.get_weights()):
         np.testing.assert_array_equal(one, two)
+    assert found["last_epoch"] == {"epoch": 3, **training.evaluate(model, data, data.test)}
+    model.load_weights(tmp_path / "checkpoint" / "epoch-0001.weights.h5")
+    assert found["chosen_on_validation"] == {"epoch": 1, **training.evaluate(model, data, data.test)}
+    assert found["chosen_on_validation"]["loss"] != found["last_epoch"]["loss"]
+
+
+def test_a_run_that_its_plateau_has_ended_trains_no_further(data, tmp_path):
+    recipe = quick(schedule="plateau", learning_rate=1e-9, epochs=60)
+    first = training.fit(small_network(), data, recipe, tmp_path, progress=False)
+    assert len(first) == training.best_epoch(first) + 20 < 60
+    assert training.fit(small_network(), data, recipe, tmp_path, progress=False) == first
 
 
 def test_evaluate_counts_wrong_answers(data):

@@ -31,7 +31,7 @@ import grid as grids
 import keras
 import processes
 
-from ranet_lib import counting, datasets, files, runs, training
+from ranet_lib import counting, datasets, files, models, runs, training
 
 HERE = Path(__file__).resolve().parent
 GRID = HERE / "grid.yaml"
@@ -227,7 +227,8 @@ def differences(record, run):
     here = {"model": run["model"], **run["model_options"], **dataclasses.asdict(run["recipe"])}
     here |= {"seed": run["seed"], "label_noise": run["label_noise"]}
     # An option that is younger than the record had its default then.
-    names = [name for name in here if name in there or name not in run["model_options"]]
+    usual = models.check_options(run["model"], {})
+    names = [name for name in here if name in there or name not in usual or here[name] != usual[name]]
     different = [name for name in names if there.get(name) != here[name]]
     return ", ".join(f"{name} {there.get(name)!r}, not {here[name]!r}" for name in different)
 

@@ -44,8 +44,9 @@ def main(folder, parameters):
             parameters = json.loads(parameters)
             gpus = processes.take_gpus(parameters.get("devices") or 1)
             papermill.execute_notebook(
-                str(TRAIN), str(folder / "train.ipynb"), parameters | {"output_dir": str(folder)}, progress_bar=False
-            )
+                str(TRAIN), str(folder / "train.ipynb"), parameters | {"output_dir": str(folder)}, progress_bar=False,
+                start_timeout=600,  # seconds: on a busy machine a kernel takes longer than the usual 60
+            )  # fmt: skip
             for gpu in gpus:
                 gpu.close()
         except Exception:
