@@ -53,7 +53,7 @@ def test_masks_are_exchanged_within_a_class_and_the_networks_own_change_no_answe
 
 def test_a_look_at_the_same_weights_is_never_replaced(scripts, capsys):
     with pytest.raises(SystemExit):
-        scripts[1].main(["attention_tiny-cifar10"])
+        scripts[1].main(["attention_56-cifar10"])
     assert "is there already, for these weights" in capsys.readouterr().err
 
 

@@ -5,7 +5,7 @@ from keras import ops
 
 
 def compile_model(model, recipe, steps):
-    """Give `model`, of the recipe's precision, an optimiser for `steps` steps, loss and accuracy. Returns the model."""
+    """Compile `model` for `steps` steps by `recipe`, and return it. One of another precision is a ValueError."""
     if (policy := model.dtype_policy.name) != recipe.precision:
         advice = f"call keras.config.set_dtype_policy({recipe.precision!r}) before you make the network"
         raise ValueError(f"{model.name} computes in {policy} and the recipe asks for {recipe.precision}; {advice}")
