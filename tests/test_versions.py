@@ -16,7 +16,7 @@ NEEDED = [*PROJECT["dependencies"], *EXTRAS["cpu"]]
 NAMES = [need.name for need in map(Requirement, NEEDED) if need.marker is None or need.marker.evaluate()]
 LIBRARY = [
     "blocks", "models", "training", "recipes", "parameters", "masks", "pretrained", "datasets", "cifar", "folder",
-    "downloads", "figures", "drawings", "records", "statistics", "answers",
+    "downloads", "figures", "drawings",
 ]  # fmt: skip
 
 
