@@ -15,16 +15,18 @@ def contrasts(monkeypatch):
 
 
 def found(seeds, settled=False):
-    over = {"seeds_low": -1.5, "seeds_high": 4.0} if len(seeds) > 1 else {"seeds_low": None, "seeds_high": None}
-    return {"seeds": seeds, "lead": 1.25, "low": 0.5, "high": 2.0, "settled": settled} | over
+    low, high = ((0.5 if settled else -1.5), 4.0) if len(seeds) > 1 else (None, None)
+    return {"seeds": seeds, "lead": 1.25, "low": 0.5, "high": 2.0, "seeds_low": low, "seeds_high": high}
 
 
 def test_a_lead_comes_with_both_of_its_intervals(contrasts):
     assert list(contrasts.lead(found([0])).values()) == [1, "+1.25", "+0.50 to +2.00", "one seed"]
     assert list(contrasts.lead(found([0, 1])).values()) == [2, "+1.25", "+0.50 to +2.00", "-1.50 to +4.00"]
     assert list(contrasts.lead(None)) == list(contrasts.lead(found([0])))
-    row = {"claim": "A claim", "found": found([0]), "holm": 0.0, "detectable": 0.4, "verdict": "these networks only"}
-    assert list(contrasts.line(row).values())[-3:] == ["<0.001", "0.40", "these networks only"]
+    row = {"claim": "A claim", "found": found([0]), "holm": 0.0, "holm_seeds": 1.0, "detectable": 0.4}
+    row |= {"verdict": "these networks only", "final": False}
+    assert list(contrasts.line(row).values())[-4:] == ["<0.001", "0.40", "1.000", "so far: these networks only"]
+    assert list(contrasts.line(row | {"final": True}).values())[-1] == "these networks only"
 
 
 @pytest.mark.parametrize("p, text", [(0.0, "<0.001"), (0.0004, "<0.001"), (0.0006, "0.001"), (1, "1.000")])
@@ -33,13 +35,17 @@ def test_no_probability_is_printed_as_zero(contrasts, p, text):
 
 
 def test_what_has_been_tested_is_told_in_a_sentence(contrasts):
-    rows = [{"found": None}, {"found": found([0]), "verdict": "no lead found"}]
+    rows = [{"found": None}, {"found": found([0]), "verdict": "no lead found", "final": True}]
     assert contrasts.told(rows[:1] * 3) == "None of the 3 claims has runs on both sides yet."
     assert contrasts.told(rows[:1]) == "The claim does not have runs on both sides yet."
     assert contrasts.told(rows[1:]) == "The claim has been tested: no lead found."
     assert contrasts.told(rows) == "Of 2 claims, 1 has been tested (no lead found: 1)."
-    rows += [{"found": found([0]), "verdict": "borne out"}] * 2
+    rows += [{"found": found([0]), "verdict": "borne out", "final": True}] * 2
     assert contrasts.told(rows) == "Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1)."
+    rows[1] |= {"final": False}
+    preliminary = " Until the seeds 0, 1, 2 are all there, verdicts are preliminary."
+    assert contrasts.told(rows) == f"Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1).{preliminary}"
+    assert contrasts.told(rows[1:2]) == f"The claim has been tested: no lead found.{preliminary}"
 
 
 def test_one_seed_settles_nothing(contrasts):
@@ -53,6 +59,6 @@ def test_one_seed_settles_nothing(contrasts):
 
 
 def test_the_family_is_that_of_the_file(contrasts):
-    rows = contrasts.read_family({})
+    rows = contrasts.family({})
     text = (EXPERIMENTS / "contrasts.yaml").read_text(encoding="utf-8")
     assert rows and all(row["found"] is None and row["claim"] in text for row in rows)

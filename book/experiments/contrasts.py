@@ -1,6 +1,6 @@
-"""What a page shows of a contrast, and of any two sides that it compares: the lead, and how sure it is.
+"""What came of the contrasts, and what a page shows of one, and of any two sides that it compares.
 
-`contrasts.yaml` names the claims of the paper that our runs test; `runs.family` tests them together.
+`contrasts.yaml` names the claims of the paper that our runs test; `family` tests them together.
 """
 
 from pathlib import Path
@@ -9,11 +9,43 @@ import yaml
 
 from ranet_lib import runs
 
+SEEDS = 0, 1, 2  # named beforehand too: other seeds do not count, and until all are there, a verdict is preliminary
 
-def read_family(records):
-    """The rows of `runs.family` for the contrasts of `contrasts.yaml`, by their recipe `evidence`."""
-    text = Path(__file__).with_name("contrasts.yaml").read_text(encoding="utf-8")
-    return runs.family(records, yaml.safe_load(text), "evidence")
+
+def read_claims():
+    """The contrasts of `contrasts.yaml`, a list of dicts."""
+    return yaml.safe_load(Path(__file__).with_name("contrasts.yaml").read_text(encoding="utf-8"))
+
+
+def family(records, claims=None, profile="evidence"):
+    """One row for each of the contrasts that were named before their runs.
+
+    `records` is a dict from name to record. Each of the `claims`, those of `contrasts.yaml` by default, has a `claim`,
+    `where` the paper makes it, and the sides that should have the `lower` and the `higher` error, as parameters of
+    train.ipynb, on CIFAR-10 by the recipe `profile`. A row has `claim`, `where`, `failed`, how many runs of the two
+    sides failed, and `found`, what `runs.paired` returns (None where a side has not run). Where both have run, it has
+    `holm` and `holm_seeds`, `p` and `seeds_p` adjusted over all contrasts, `detectable`, the lead that `p` finds with
+    80% power among them, whether the row is `final`, with all `SEEDS`, and the `verdict`: "a run failed", or "no lead
+    found" where `holm` is 0.05 or more, or "these networks only" where `holm_seeds` is, or else "borne out" or
+    "reversed".
+    """
+    rows = []
+    for named in claims or read_claims():
+        sides = [runs.finished(records, named[side], profile, failed=True) for side in ("lower", "higher")]
+        sides = [{seed: record for seed, record in side.items() if seed in SEEDS} for side in sides]
+        failed = sum("failure" in record for side in sides for record in side.values())
+        found = runs.paired(*sides)
+        rows.append({"claim": named["claim"], "where": named["where"], "failed": failed, "found": found})
+    # What has not run counts as tested too, so that a row's correction does not change when the next run is in.
+    adjusted = [runs.holm([row["found"][p] if row["found"] else 1.0 for row in rows]) for p in ("p", "seeds_p")]
+    for row, p, seeds_p in zip(rows, *adjusted):
+        if found := row["found"]:
+            differing, images = (found["better"] + found["worse"]) / found["images"], found["images"] / found["effect"]
+            told = "these networks only" if seeds_p >= 0.05 else "borne out" if found["lead"] > 0 else "reversed"
+            row |= {"holm": p, "holm_seeds": seeds_p, "detectable": runs.detectable(differing, images, len(rows))}
+            row["final"] = len(found["seeds"]) == len(SEEDS)
+            row["verdict"] = "a run failed" if row["failed"] else told if p < 0.05 else "no lead found"
+    return rows
 
 
 def lead(found):
@@ -31,8 +63,14 @@ def lead(found):
 def line(row):
     """A row of the family, tested, as a line of a table."""
     return {"claim": row["claim"]} | lead(row["found"]) | {
-        "p, adjusted": p_text(row["holm"]), "would find": f"{row['detectable']:.2f}", "verdict": row["verdict"],
+        "p, adjusted": p_text(row["holm"]), "would find": f"{row['detectable']:.2f}",
+        "p over seeds, adjusted": p_text(row["holm_seeds"]), "verdict": verdict(row),
     }  # fmt: skip
+
+
+def verdict(row):
+    """What came of a row, with a word for one whose seeds are not all there."""
+    return row["verdict"] if row["final"] else f"so far: {row['verdict']}"
 
 
 def p_text(p):
@@ -46,16 +84,19 @@ def told(rows):
     if not verdicts:
         which = f"None of the {len(rows)} claims has" if len(rows) > 1 else "The claim does not have"
         return f"{which} runs on both sides yet."
-    kinds = ("borne out", "reversed", "these networks only", "no lead found")
+    kinds = ("borne out", "reversed", "these networks only", "no lead found", "a run failed")
     came = ", ".join(f"{kind}: {verdicts.count(kind)}" for kind in kinds if kind in verdicts)
+    final = all(row["final"] for row in rows if row["found"])
+    so_far = "" if final else f" Until the seeds {', '.join(map(str, SEEDS))} are all there, verdicts are preliminary."
     if len(rows) == 1:
-        return f"The claim has been tested: {verdicts[0]}."
-    return f"Of {len(rows)} claims, {len(verdicts)} {'has' if len(verdicts) == 1 else 'have'} been tested ({came})."
+        return f"The claim has been tested: {verdicts[0]}.{so_far}"
+    have = "has" if len(verdicts) == 1 else "have"
+    return f"Of {len(rows)} claims, {len(verdicts)} {have} been tested ({came}).{so_far}"
 
 
 def settled(leads):
     """How far seeds settle some leads, which are what `runs.paired` found, in a sentence or two."""
-    several = [found["settled"] for found in leads if len(found["seeds"]) > 1]
+    several = [found["seeds_low"] * found["seeds_high"] > 0 for found in leads if len(found["seeds"]) > 1]
     told = []
     if len(several) < len(leads):
         told.append("A lead of one seed a side ranks two trained networks, not their kinds.")

@@ -24,12 +24,12 @@ def paired(records, others, confidence=0.95):
     has, are left out. Returns None where nothing is left, or else a dict with `seeds`, a list; `images`, how many
     answers were compared; `better` and `worse`, how many only the first, and only the other, gives right; `lead` in
     points, the other's error less the first's, with the interval `low` to `high` of these networks (`lead_interval`, of
-    the given `confidence`) and the `p` of `mcnemar`; `seeds_low` to `seeds_high`, the interval over seeds by Student's
-    t, None for fewer than two; and `settled`, whether that interval leaves 0 out, so that the kinds differ and not only
-    these networks. The answers of several seeds to one image are taken for independent. Raises a ValueError for two
-    runs of one seed that were not tested on the same images.
+    the given `confidence`) and the `p` of `mcnemar`, both from counts divided by the design `effect`: how many times
+    wider the lead varies because seeds agree on an image (Kish 1965); `seeds_low` to `seeds_high`, the interval over
+    seeds by Student's t, None for fewer than two, and `seeds_p`, its two-sided probability under equal kinds, 1 for
+    fewer than two. Raises a ValueError for two runs of one seed that were not tested on the same images.
     """
-    leads, better, worse, images = {}, 0, 0, 0
+    gains, tested = {}, []
     for seed in sorted(set(records) & set(others)):
         kept = [answers.of_record(each[seed]) for each in (records, others)]
         if None in kept:
@@ -38,22 +38,27 @@ def paired(records, others, confidence=0.95):
         one, other = (each[seed]["dataset"]["fingerprint"] for each in (records, others))
         if one != other or len(labels) != len(same):
             raise ValueError(f"the runs of seed {seed} were not tested on the same images")
-        ours, theirs = first == labels, second == labels
-        gained, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-        leads[seed] = 100 * (gained - lost) / len(labels)
-        better, worse, images = better + gained, worse + lost, images + len(labels)
-    if not leads:
+        gains[seed] = (first == labels).astype(int) - (second == labels)
+        tested.append(labels)
+    if not gains:
         return None
-    lead, half = 100 * (better - worse) / images, math.nan
-    if len(leads) > 1:
-        spread = statistics.stdev(leads.values()) / math.sqrt(len(leads))
-        half = float(t.ppf((1 + confidence) / 2, len(leads) - 1)) * spread
-    low, high = lead_interval(better, worse, images, confidence)
-    over = (lead - half, lead + half) if len(leads) > 1 else (None, None)
-    return {
-        "seeds": list(leads), "images": images, "better": better, "worse": worse, "lead": lead, "low": low,
-        "high": high, "p": mcnemar(better, worse), "seeds_low": over[0], "seeds_high": over[1],
-        "settled": half < abs(lead)}  # fmt: skip
+    each, effect = np.concatenate(list(gains.values())), 1.0
+    if all(np.array_equal(labels, tested[0]) for labels in tested):
+        rows = np.array(list(gains.values()))
+        effect = max(1.0, float(rows.sum(axis=0).var() / (rows.var(axis=1).sum() or 1)))
+    better, worse, images = int((each > 0).sum()), int((each < 0).sum()), len(each)
+    low, high = lead_interval(better / effect, worse / effect, images / effect, confidence)
+    found = {
+        "seeds": list(gains), "images": images, "better": better, "worse": worse, "lead": 100 * (better - worse) / images,
+        "low": low, "high": high, "p": mcnemar(round(better / effect), round(worse / effect)), "effect": effect,
+        "seeds_low": None, "seeds_high": None, "seeds_p": 1.0}  # fmt: skip
+    if (n := len(gains)) > 1:
+        spread = statistics.stdev(100 * row.mean() for row in gains.values())
+        error = max(spread, 100 * n / images) / math.sqrt(n)  # equal leads may still differ by an image
+        half = float(t.ppf((1 + confidence) / 2, n - 1)) * error
+        found |= {"seeds_low": found["lead"] - half, "seeds_high": found["lead"] + half}
+        found["seeds_p"] = float(2 * t.sf(abs(found["lead"]) / error, n - 1))
+    return found
 
 
 def mcnemar(better, worse):
@@ -110,38 +115,15 @@ def detectable(differing, images, tests=1, power=0.8, level=0.05):
     return float(100 * z * math.sqrt(differing / images))
 
 
-def family(records, contrasts, profile):
-    """One row for each of the `contrasts` that were named before their runs.
-
-    `records` is a dict from name to record. A contrast has a `claim`, `where` the paper makes it, and the sides that
-    should have the `lower` and the `higher` error, as parameters of train.ipynb, on CIFAR-10 by the recipe `profile`. A
-    row has `claim`, `where` and `found`, what `paired` returns (None where a side has not run). Where both have run, it
-    has `holm`, the `p` adjusted over all contrasts, `detectable`, the lead found with 80% power among them, and the
-    `verdict`: "no lead found" where `holm` is 0.05 or more, else "these networks only" unless `found` is `settled`,
-    else "borne out" or "reversed".
-    """
-    rows = []
-    for named in contrasts:
-        found = paired(*(finished(records, named[side], profile) for side in ("lower", "higher")))
-        rows.append({"claim": named["claim"], "where": named["where"], "found": found})
-    # What has not run counts as tested too, so that a row's correction does not change when the next run is in.
-    p_values = [row["found"]["p"] if row["found"] else 1.0 for row in rows]
-    for row, p in zip(rows, holm(p_values)):
-        if found := row["found"]:
-            differing = (found["better"] + found["worse"]) / found["images"]
-            row |= {"holm": p, "detectable": detectable(differing, found["images"], len(contrasts))}
-            told = ("borne out" if found["lead"] > 0 else "reversed") if found["settled"] else "these networks only"
-            row["verdict"] = told if p < 0.05 else "no lead found"
-    return rows
-
-
-def finished(records, side, profile):
+def finished(records, side, profile, failed=False):
     """The finished runs among `records` of one `side` of a contrast: a dict from seed to the first finished record.
 
-    `side` has parameters of train.ipynb, on CIFAR-10 unless it says otherwise; the recipe is `profile` unchanged.
+    `side` has parameters of train.ipynb, on CIFAR-10 unless it says otherwise; the recipe is `profile` unchanged. Runs
+    on unverified data are left out. With `failed`, a seed without a finished run has its first failed one.
     """
     recipe, data = dataclasses.asdict(training.recipe(profile)), side.get("dataset", "cifar10")
     options = models.check_options(side["model"], side.get("model_options", {}))
     asked = settings(side["model"], options, data, side.get("label_noise", 0.0), recipe)
-    latest_first = sorted(records.values(), key=lambda record: record["time"]["finished"], reverse=True)
-    return {record["seed"]: record for record in latest_first if "test" in record and settings_of(record) == asked}
+    last_first = sorted(records.values(), key=lambda one: ("test" not in one, one["time"]["finished"]), reverse=True)
+    made = [one for one in last_first if one["dataset"]["copy"] != "unverified" and settings_of(one) == asked]
+    return {record["seed"]: record for record in made if failed or "test" in record}
