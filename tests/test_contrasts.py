@@ -3,6 +3,8 @@
 import pytest
 from runs import ROOT
 
+from ranet_lib import runs
+
 EXPERIMENTS = ROOT / "book" / "experiments"
 
 
@@ -62,3 +64,13 @@ def test_the_family_is_that_of_the_file(contrasts):
     rows = contrasts.family({})
     text = (EXPERIMENTS / "contrasts.yaml").read_text(encoding="utf-8")
     assert rows and all(row["found"] is None and row["claim"] in text for row in rows)
+
+
+def test_runs_of_the_laptop_study_that_failed_are_named(contrasts):
+    record = runs.read_record(ROOT / "book" / "results" / "attention_tiny-cifar10-study-seed0.json")
+    assert contrasts.left_out({"fine": record}) == ""
+    failed = {key: value for key, value in record.items() if key != "test"} | {"failure": "diverged", "seed": 1}
+    told = " Some runs failed and are left out: attention_tiny (1 of 2)."
+    assert contrasts.left_out({"fine": record, "failed": failed}) == told
+    other = failed | {"recipe": record["recipe"] | {"learning_rate": 9.0}}
+    assert contrasts.left_out({"fine": record, "other recipe": other}) == ""

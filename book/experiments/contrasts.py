@@ -3,11 +3,12 @@
 `contrasts.yaml` names the claims of the paper that our runs test; `family` tests them together.
 """
 
+import dataclasses
 from pathlib import Path
 
 import yaml
 
-from ranet_lib import runs
+from ranet_lib import runs, training
 
 SEEDS = 0, 1, 2  # named beforehand too: other seeds do not count, and until all are there, a verdict is preliminary
 
@@ -108,3 +109,11 @@ def settled(leads):
             "without zero, not corrected for their number."
         )
     return " ".join(told)
+
+
+def left_out(records):
+    """A sentence that starts with a space and names the runs of the laptop study that failed; nothing if none did."""
+    recipe = dataclasses.asdict(training.recipe("study"))
+    failed = [row for row in runs.summary(records) if row["failed"] and row["recipe"] == recipe]
+    named = "; ".join(f"{row['label']} ({row['failed']} of {row['failed'] + row['n']})" for row in failed)
+    return f" Some runs failed and are left out: {named}." if failed else ""
