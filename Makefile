@@ -53,7 +53,7 @@ help:
 	@echo "make dist      build the wheel and the source distribution in dist"
 	@echo "make colab     make what Google Colab opens in _build/colab: notebooks without the book's markup, and the wheel"
 	@echo "make test-colab   run chapters and library with Colab's versions (needs Python 3.13, and COLAB_PINS, its pip freeze)"
-	@echo "make test-repeat  run each notebook twice, and as other processors would: the same has to come out (an hour)"
+	@echo "make test-repeat  run each notebook twice, and as other processors would: the results must agree (an hour)"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
 	@echo "make clean     remove everything that make has made"
@@ -78,7 +78,7 @@ test: install
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
 
 test-slow: .venv/compare.installed .venv/lab.installed
-	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
+	.venv/bin/python -m pytest -m slow --numprocesses logical --dist loadfile $(PYTEST_FLAGS)
 
 # COLAB_PINS: a file with what `pip freeze` prints in Colab.
 test-colab: install
@@ -167,7 +167,7 @@ _build/repeat.stamp: _build/cache.stamp
 # By pip and not by uv, because pip follows the settings of this machine for where PyTorch's build for CPUs is found.
 .venv/compare.installed: .venv/$(BACKEND).stamp
 	$(UV) pip install --python .venv --quiet pip
-	.venv/bin/python -m pip install --quiet --editable '.[export,compare]' --constraint requirements.lock
+	.venv/bin/python -m pip install --quiet --no-compile --editable '.[export,compare]' --constraint requirements.lock
 	@touch $@
 
 .uv/bin/uv:

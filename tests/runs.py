@@ -37,9 +37,10 @@ class Runs:
 
         # New processes, which import papermill once for all of their notebooks, and none of what the tests have.
         self.pool = ProcessPoolExecutor(execute.jobs(), multiprocessing.get_context("spawn"))
-        self.futures = {path: self.pool.submit(run_page, path, folder) for path in execute.longest_first(pages)}
-        if train:
+        self.futures = {}
+        if train:  # first: it takes longer than any page
             self.futures["default"] = self.pool.submit(train_by_default, folder)
+        self.futures |= {path: self.pool.submit(run_page, path, folder) for path in execute.longest_first(pages)}
         self.site = ThreadPoolExecutor(1).submit(self._keep, build)
 
     def folder_of(self, name):

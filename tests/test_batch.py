@@ -140,11 +140,11 @@ def finished(folder):
 
 
 class Story:
-    """A batch of 12 runs, two at a time, to which everything happens at once."""
+    """A batch of 9 runs, two at a time, to which everything happens at once."""
 
     def __init__(self, folder):
         self.folder = folder / "runs"
-        good, bad = entry(seed=[*range(11)], epochs=EPOCHS), entry(seed=11, learning_rate=1e30)
+        good, bad = entry(seed=[*range(8)], epochs=EPOCHS), entry(seed=11, learning_rate=1e30)
         self.grid = write_grid(folder / "grid.yaml", good, bad)
         batch = start(self.folder, self.grid, "--jobs", "2")
         try:
@@ -192,10 +192,10 @@ def story(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_killed_batch_completes_when_started_again(story):
-    assert len(story.after) == 12
+    assert len(story.after) == 9
     failed = {name for name in story.after if "failure" in runs.read_record(story.folder / name / "record.json")}
     assert len(failed) == 1 and not [path for path in story.folder.glob("*/.*-*")]  # nothing half-written
-    assert story.status == 1 and "11 of 12 runs finished" in story.output
+    assert story.status == 1 and "8 of 9 runs finished" in story.output
     (name,) = failed
     assert re.search(rf"FAILED {name}: training diverged in epoch 1: the loss is nan", story.output)
 

@@ -171,7 +171,7 @@ def like_colab(tmp_path_factory):
     return folder
 
 
-def open_in_colab(like_colab, page):
+def open_in_colab(like_colab, page, *parameters):
     """Run what Colab would open, where its own folder /content is a new one; return the executed notebook."""
     content = like_colab / "content" / page.replace("/", "-")
     content.mkdir(parents=True)
@@ -187,7 +187,7 @@ def open_in_colab(like_colab, page):
         "GIT_CONFIG_VALUE_0": URL,
     }
     # On a busy machine a kernel takes longer than the minute that papermill waits for one.
-    words = ["--kernel", "colab", "--no-progress-bar", "--start-timeout", "600"]
+    words = ["--kernel", "colab", "--no-progress-bar", "--start-timeout", "600", *parameters]
     run(sys.executable, "-m", "papermill", "in.ipynb", "out.ipynb", *words, cwd=content, env=environment)
     return nbformat.read(content / "out.ipynb", as_version=4)
 
@@ -196,8 +196,8 @@ def said(cell):
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-def check_in_colab(like_colab, page):
-    executed = open_in_colab(like_colab, page)
+def check_in_colab(like_colab, page, *parameters):
+    executed = open_in_colab(like_colab, page, *parameters)
     setup = next(cell for cell in executed.cells if cell.id == "setup")
     pins = dict(line.split("==") for line in (like_colab / "pins.txt").read_text().splitlines())
     for package in ("keras", "tensorflow"):
@@ -247,7 +247,7 @@ QUICK = ("book/01_why_attention", "book/experiments/train")
 @pytest.mark.slow
 @pytest.mark.parametrize("page", QUICK)
 def test_runs_with_the_versions_of_colab(like_colab, page):
-    check_in_colab(like_colab, page)
+    check_in_colab(like_colab, page, *(("-p", "profile", "smoke") if page.endswith("train") else ()))
 
 
 @pytest.mark.colab

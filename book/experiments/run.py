@@ -23,8 +23,6 @@ if __name__ == "__main__":
 
 import papermill  # noqa: E402
 
-from ranet_lib import runs  # noqa: E402
-
 TRAIN = Path(__file__).resolve().parent / "train.ipynb"
 
 
@@ -52,7 +50,7 @@ def main(folder, parameters):
         except Exception:
             traceback.print_exc()
         try:
-            runs.read_record(folder / "record.json")
+            json.loads((folder / "record.json").read_text(encoding="utf-8"))  # written whole, and valid, or not at all
         except (OSError, ValueError) as error:
             tell("ended without a record:", error)
             return 1

@@ -83,8 +83,8 @@ class MaskBranch(_Mask):
     equal sizes. Then BN-ReLU-conv 1x1 twice, and the mask activation. Paper: section 3.2, figure 3.
 
     `filters` are the channels of input and output, `mask_activation` is "mixed", "channel" or "spatial", `unit` has
-    further arguments of `ResidualUnit`. `pool_size` and `interpolation` are 3 and "bilinear" as in the paper, or 2 and
-    "nearest" as in the student project. Raises a ValueError for a wrong argument or too small an input.
+    further arguments of `ResidualUnit`. `pool_size` is 3 as in the authors' files, or 2, `interpolation` "bilinear" as
+    in the paper, or "nearest" as in the student project. Raises a ValueError for a wrong argument or too small an input.
 
     Example:
         >>> branch = blocks.MaskBranch(16, depth=2)

@@ -68,7 +68,7 @@ def save_pretrained(model, record, folder=PRETRAINED, about=None):
     """Write a trained network's weights as `load_pretrained` reads them: float16, with checksum and run record.
 
     With them go its logits for a few embedded images, to check what is loaded. `model` is in float32, `record` its run
-    record, `folder` the package's own by default, `about` a dict of what else to keep. Returns the name it goes by.
+    record, `folder` the package's own by default, `about` a dict of further entries. Returns the name.
     Raises a ValueError for weights that float16 cannot hold, or a data set whose name cannot be part of a file name.
     """
     name = f"{record['model']['name']}-{record['dataset']['name']}"

@@ -55,12 +55,12 @@ def summary(records, planned=None):
     A seed counts once, by its first finished record, or else its first failed one. `records` is a dict from name to
     record. With `planned`, such a dict of parameters of train.ipynb, the rows are the plan's, also where nothing ran.
 
-    Returns a list of dicts. What was asked: `label` (the network and its changes, in words), `model`, `options` (all),
+    Returns a list of dicts. Settings: `label` (the network and its changes, in words), `model`, `options` (all),
     `changed` (those that are not the network's own), `layers` (as the paper counts them), `dataset`, `label_noise`,
-    `recipe`, `planned` (seeds). What was found: `n` finished and `failed` runs, their `seeds`, the `errors` (per cent,
+    `recipe`, `planned` (seeds). Results: `n` finished and `failed` runs, their `seeds`, the `errors` (per cent,
     test error of the last epoch), their `mean` and sample standard `deviation`, and the errors in `by_seed`, a dict.
-    What was used, None where nothing has run: `copy`, `train_images`, `test_images`, `parameters`, `flops`, `hours` of
-    training in all, `devices`. What was printed: `paper`, `source`.
+    Conditions, None where nothing has run: `copy`, `train_images`, `test_images`, `parameters`, `flops`, `hours` of
+    training in all, `devices`. Printed errors: `paper`, `source`.
 
     Example:
         >>> record = runs.read_record("book/results/attention_tiny-cifar10-study-seed0.json")
@@ -156,10 +156,10 @@ def error_interval(error, images, confidence=0.95):
 
 
 def error_text(row):
-    """The result of a `row` of `summary`: `5.52 ± 0.12`, or `5.52 [5.09, 5.98]` of one run; None where none has run."""
+    """The result of a `row` of `summary`: `5.52 ± 0.12 (n = 5)`, or `5.52 [5.09, 5.98]` of one run; None where none has run."""
     words = []
     if row["n"] > 1:
-        words.append(f"{row['mean']:.2f} ± {row['deviation']:.2f}")
+        words.append(f"{row['mean']:.2f} ± {row['deviation']:.2f} (n = {row['n']})")
     elif row["n"]:
         low, high = error_interval(row["mean"], row["test_images"])
         words.append(f"{row['mean']:.2f} [{low:.2f}, {high:.2f}]")

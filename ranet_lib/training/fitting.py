@@ -36,7 +36,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         recipe: a `Recipe`.
         output_dir: folder for `checkpoint/` and `history.csv`; None keeps nothing on disk.
         seed: whole number for order and augmentation. (Initial weights follow `keras.utils.set_random_seed`.)
-        settings: dict of what else tells this run from another, such as the network's options or the weights it starts
+        settings: dict of other values that identify this run, such as the network's options or the weights it starts
             from; a checkpoint with other settings is refused.
         progress: False trains silently.
         callbacks: more Keras callbacks, called after our own.
@@ -127,7 +127,7 @@ class _Bookkeeping(keras.callbacks.Callback):
 
 
 class Diverged(FloatingPointError):
-    """The loss of a run became infinite or not a number: `message` says which, `history` what was finished before."""
+    """The loss of a run became infinite or not a number: `message` says which, `history` holds the finished epochs."""
 
     def __init__(self, message, history):
         super().__init__(message)
