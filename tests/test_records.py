@@ -230,7 +230,7 @@ def test_seeds_are_gathered_into_mean_and_deviation(record):
     assert row["mean"] == pytest.approx(72.1667, abs=1e-3) and row["deviation"] == pytest.approx(1.0408, abs=1e-3)
     assert row["hours"] == pytest.approx(3 * 5.0 / 3600)
     assert row["devices"] == [f"2 of {record['environment']['device']}"]
-    assert runs.error_text(row) == "72.17 ± 1.04 (n = 2)"
+    assert runs.error_text(row) == "72.17 ± 1.04 (n = 3)"
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class MaskBranch(_Mask):
 
     `filters` are the channels of input and output, `mask_activation` is "mixed", "channel" or "spatial", `unit` has
     further arguments of `ResidualUnit`. `pool_size` is 3 as in the authors' files, or 2, `interpolation` "bilinear" as
-    in the paper, or "nearest" as in the student project. Raises a ValueError for a wrong argument or too small an input.
+    in the paper, or "nearest" as in the student project. A ValueError tells of a wrong argument or too small an input.
 
     Example:
         >>> branch = blocks.MaskBranch(16, depth=2)

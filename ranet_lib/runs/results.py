@@ -156,7 +156,7 @@ def error_interval(error, images, confidence=0.95):
 
 
 def error_text(row):
-    """The result of a `row` of `summary`: `5.52 ± 0.12 (n = 5)`, or `5.52 [5.09, 5.98]` of one run; None where none has run."""
+    """The result of a `row` of `summary`: `5.52 ± 0.12 (n = 5)`, `5.52 [5.09, 5.98]` of one run, None if none ran."""
     words = []
     if row["n"] > 1:
         words.append(f"{row['mean']:.2f} ± {row['deviation']:.2f} (n = {row['n']})")

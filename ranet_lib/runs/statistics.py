@@ -49,8 +49,9 @@ def paired(records, others, confidence=0.95):
     better, worse, images = int((each > 0).sum()), int((each < 0).sum()), len(each)
     low, high = lead_interval(better / effect, worse / effect, images / effect, confidence)
     found = {
-        "seeds": list(gains), "images": images, "better": better, "worse": worse, "lead": 100 * (better - worse) / images,
-        "low": low, "high": high, "p": mcnemar(round(better / effect), round(worse / effect)), "effect": effect,
+        "seeds": list(gains), "images": images, "better": better, "worse": worse,
+        "lead": 100 * (better - worse) / images, "low": low, "high": high,
+        "p": mcnemar(round(better / effect), round(worse / effect)), "effect": effect,
         "seeds_low": None, "seeds_high": None, "seeds_p": 1.0}  # fmt: skip
     if (n := len(gains)) > 1:
         spread = statistics.stdev(100 * row.mean() for row in gains.values())

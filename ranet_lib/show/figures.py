@@ -170,7 +170,8 @@ def table(rows, columns=None, missing="not run yet", caption=None):
         return f"<tr>{''.join(cells)}</tr>"
     columns = list(rows[0]) if columns is None else list(columns)
     cells = [[text(row.get(column)) for column in columns] for row in rows]
-    numeric = [all(one == missing or not one.strip("0123456789 +-.,±[]()n=%") for one in column) for column in zip(*cells)]
+    figures = "0123456789 +-.,±[]()n=%"
+    numeric = [all(one == missing or not one.strip(figures) for one in column) for column in zip(*cells)]
     sides = ["right" if each else "left" for each in numeric] or ["left"] * len(columns)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     html = (  # with the focus, a wide table is scrolled by the arrow keys
