@@ -21,6 +21,9 @@ def found(seeds, settled=False):
     return {"seeds": seeds, "lead": 1.25, "low": 0.5, "high": 2.0, "seeds_low": low, "seeds_high": high}
 
 
+FAILED = "In {}, a run failed before both sides had one."
+
+
 def test_a_lead_comes_with_both_of_its_intervals(contrasts):
     assert list(contrasts.lead(found([0])).values()) == [1, "+1.25", "+0.50 to +2.00", "one seed"]
     assert list(contrasts.lead(found([0, 1])).values()) == [2, "+1.25", "+0.50 to +2.00", "-1.50 to +4.00"]
@@ -37,13 +40,16 @@ def test_no_probability_is_printed_as_zero(contrasts, p, text):
 
 
 def test_what_has_been_tested_is_told_in_a_sentence(contrasts):
-    rows = [{"found": None}, {"found": found([0]), "verdict": "no lead found", "final": True}]
+    rows = [{"found": None, "failed": 0}, {"found": found([0]), "verdict": "no lead found", "final": True}]
     assert contrasts.told(rows[:1] * 3) == "None of the 3 claims has runs on both sides yet."
     assert contrasts.told(rows[:1]) == "The claim does not have runs on both sides yet."
     assert contrasts.told(rows[1:]) == "The claim has been tested: no lead found."
     assert contrasts.told(rows) == "Of 2 claims, 1 has been tested (no lead found: 1)."
     rows += [{"found": found([0]), "verdict": "borne out", "final": True}] * 2
     assert contrasts.told(rows) == "Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1)."
+    lost = [{"found": None, "failed": 1}]
+    assert contrasts.told(lost) == "The claim does not have runs on both sides yet. " + FAILED.format("1 of them")
+    assert contrasts.told(rows[1:] + lost).endswith(FAILED.format("1 more"))
     rows[1] |= {"final": False}
     preliminary = " Until the seeds 0, 1, 2 are all there, verdicts are preliminary."
     assert contrasts.told(rows) == f"Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1).{preliminary}"

@@ -24,19 +24,20 @@ def family(records, claims=None, profile="evidence"):
     `records` is a dict from name to record. Each of the `claims`, those of `contrasts.yaml` by default, has a `claim`,
     `where` the paper makes it, and the sides that should have the `lower` and the `higher` error, as parameters of
     train.ipynb, on CIFAR-10 by the recipe `profile`. A row has `claim`, `where`, `failed`, how many runs of the two
-    sides failed, and `found`, what `runs.paired` returns (None where a side has not run). Where both have run, it has
-    `holm` and `holm_seeds`, `p` and `seeds_p` adjusted over all contrasts, `detectable`, the lead that `p` finds with
-    80% power among them, whether the row is `final`, with all `SEEDS`, and the `verdict`: "a run failed", or "no lead
-    found" where `holm` is 0.05 or more, or "these networks only" where `holm_seeds` is, or else "borne out" or
-    "reversed".
+    sides failed, whether it is `final`, with all `SEEDS` on both sides, and `found`, what `runs.paired` returns (None
+    where a side has no finished run). Where both have one, it has `holm` and `holm_seeds`, `p` and `seeds_p` adjusted
+    over all contrasts, `detectable`, the lead that `p` finds with 80% power among them, and the `verdict`: "a run
+    failed", or "no lead found" where `holm` is 0.05 or more, or "these networks only" where `holm_seeds` is, or else
+    "borne out" or "reversed".
     """
     rows = []
     for named in claims or read_claims():
         sides = [runs.finished(records, named[side], profile, failed=True) for side in ("lower", "higher")]
         sides = [{seed: record for seed, record in side.items() if seed in SEEDS} for side in sides]
         failed = sum("failure" in record for side in sides for record in side.values())
-        found = runs.paired(*sides)
-        rows.append({"claim": named["claim"], "where": named["where"], "failed": failed, "found": found})
+        final, found = all(set(side) == set(SEEDS) for side in sides), runs.paired(*sides)
+        told = {"claim": named["claim"], "where": named["where"]}
+        rows.append(told | {"failed": failed, "final": final, "found": found})
     # What has not run counts as tested too, so that a row's correction does not change when the next run is in.
     adjusted = [runs.holm([row["found"][p] if row["found"] else 1.0 for row in rows]) for p in ("p", "seeds_p")]
     for row, p, seeds_p in zip(rows, *adjusted):
@@ -44,7 +45,6 @@ def family(records, claims=None, profile="evidence"):
             differing, images = (found["better"] + found["worse"]) / found["images"], found["images"] / found["effect"]
             told = "these networks only" if seeds_p >= 0.05 else "borne out" if found["lead"] > 0 else "reversed"
             row |= {"holm": p, "holm_seeds": seeds_p, "detectable": runs.detectable(differing, images, len(rows))}
-            row["final"] = len(found["seeds"]) == len(SEEDS)
             row["verdict"] = "a run failed" if row["failed"] else told if p < 0.05 else "no lead found"
     return rows
 
@@ -80,11 +80,13 @@ def p_text(p):
 
 
 def told(rows):
-    """How many of some rows have been tested, and what came of them, in a sentence."""
+    """How many of some rows have been tested, and what came of them, in a sentence or two."""
     verdicts = [row["verdict"] for row in rows if row["found"]]
+    lost = sum(row["failed"] > 0 for row in rows if not row["found"])
+    failed = f" In {lost} more, a run failed before both sides had one." if lost else ""
     if not verdicts:
         which = f"None of the {len(rows)} claims has" if len(rows) > 1 else "The claim does not have"
-        return f"{which} runs on both sides yet."
+        return f"{which} runs on both sides yet.{failed.replace(' more,', ' of them,')}"
     kinds = ("borne out", "reversed", "these networks only", "no lead found", "a run failed")
     came = ", ".join(f"{kind}: {verdicts.count(kind)}" for kind in kinds if kind in verdicts)
     final = all(row["final"] for row in rows if row["found"])
@@ -92,7 +94,7 @@ def told(rows):
     if len(rows) == 1:
         return f"The claim has been tested: {verdicts[0]}.{so_far}"
     have = "has" if len(verdicts) == 1 else "have"
-    return f"Of {len(rows)} claims, {len(verdicts)} {have} been tested ({came}).{so_far}"
+    return f"Of {len(rows)} claims, {len(verdicts)} {have} been tested ({came}).{failed}{so_far}"
 
 
 def settled(leads):
