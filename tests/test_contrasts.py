@@ -48,7 +48,8 @@ def test_what_has_been_tested_is_told_in_a_sentence(contrasts):
     rows += [{"found": found([0]), "verdict": "borne out", "final": True}] * 2
     assert contrasts.told(rows) == "Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1)."
     lost = [{"found": None, "failed": 1}]
-    assert contrasts.told(lost) == "The claim does not have runs on both sides yet. " + FAILED.format("1 of them")
+    assert contrasts.told(lost) == "The claim does not have runs on both sides yet. A run of it failed."
+    assert contrasts.told(lost * 2).endswith("yet. " + FAILED.format("2 of them"))
     assert contrasts.told(rows[1:] + lost).endswith(FAILED.format("1 more"))
     rows[1] |= {"final": False}
     preliminary = " Until the seeds 0, 1, 2 are all there, verdicts are preliminary."

@@ -83,10 +83,11 @@ def told(rows):
     """How many of some rows have been tested, and what came of them, in a sentence or two."""
     verdicts = [row["verdict"] for row in rows if row["found"]]
     lost = sum(row["failed"] > 0 for row in rows if not row["found"])
-    failed = f" In {lost} more, a run failed before both sides had one." if lost else ""
+    if not verdicts and len(rows) == 1:
+        return "The claim does not have runs on both sides yet." + " A run of it failed." * (lost > 0)
+    failed = f" In {lost} {'more' if verdicts else 'of them'}, a run failed before both sides had one." if lost else ""
     if not verdicts:
-        which = f"None of the {len(rows)} claims has" if len(rows) > 1 else "The claim does not have"
-        return f"{which} runs on both sides yet.{failed.replace(' more,', ' of them,')}"
+        return f"None of the {len(rows)} claims has runs on both sides yet.{failed}"
     kinds = ("borne out", "reversed", "these networks only", "no lead found", "a run failed")
     came = ", ".join(f"{kind}: {verdicts.count(kind)}" for kind in kinds if kind in verdicts)
     final = all(row["final"] for row in rows if row["found"])
