@@ -23,11 +23,12 @@ def paired(records, others, confidence=0.95):
     `records` and `others` are dicts from seed to run record. Records without answers, and seeds that only one of them
     has, are left out. Returns None where nothing is left, or else a dict with `seeds`, a list; `images`, how many
     answers were compared; `better` and `worse`, how many only the first, and only the other, gives right; `lead` in
-    points, the other's error less the first's, with the interval `low` to `high` of these networks (`lead_interval`, of
-    the given `confidence`) and the `p` of `mcnemar`, both from counts divided by the design `effect`: by what factor the
-    variance of the lead grows because seeds agree on an image (Kish 1965), at least 1, and 1 where their test labels
-    differ; `seeds_low` to `seeds_high`, the interval over seeds by Student's t, None for fewer than two, and `seeds_p`,
-    its two-sided probability under equal kinds, 1 for fewer than two. Raises a ValueError for two runs of one seed that were not tested on the same images.
+    points, the other's error less the first's, with the interval `low` to `high` of these networks (`lead_interval`,
+    of the given `confidence`) and the `p` of `mcnemar`, both from counts divided by the design `effect`: by what
+    factor the variance of the lead grows because seeds agree on an image (Kish 1965), at least 1, and 1 where their
+    test labels differ; `seeds_low` to `seeds_high`, the interval over seeds by Student's t, None for fewer than two,
+    and `seeds_p`, its two-sided probability under equal kinds, 1 for fewer than two. Raises a ValueError for two runs
+    of one seed that were not tested on the same images.
     """
     gains, tested = {}, []
     for seed in sorted(set(records) & set(others)):
