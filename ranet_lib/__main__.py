@@ -77,6 +77,8 @@ def train_in(asked, more):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"train needs a folder that can be made; received {str(asked.folder)!r} ({error.strerror})")
+    if (folder / "record.json").exists():  # its executed notebook would be replaced before the new one stops
+        sys.exit(f"train needs a folder without a finished run; {str(asked.folder)!r} holds a record.json")
     notebook = ROOT / "book" / "experiments" / "train.ipynb"
     return [["-m", "papermill", str(notebook), str(folder / "train.ipynb"), "-p", "output_dir", str(folder), *more]]
 

@@ -87,7 +87,7 @@ def describe(name, num_classes=10, input_shape=None, **options):
         model = models.create_model(name, num_classes, input_shape, **options)
     resolved = models.check_options(name, options)
     layout = {key: value for key, value in resolved.items() if key not in models.DEFAULT_OPTIONS}
-    changed = bool(options) or input_shape is not None
+    changed = resolved != models.check_options(name, {}) or tuple(input_shape or spec.input_shape) != spec.input_shape
     return {
         "name": name, "num_classes": num_classes, "layers": dataclasses.replace(spec, **layout).weighted_layers,
         "parameters": model.count_params(),

@@ -103,11 +103,12 @@ class _Viewer(keras.Model):
 
     def view(self, images, batch_size=None):
         images, shape = np.asarray(images), self.model.input_shape[1:]
-        if images.shape[1:] != shape:
+        if images.shape[1:] != shape or not len(images):
             raise ValueError(f"{self.model.name} takes images {shape}; received an array of shape {images.shape}")
         if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
             largest = max(math.prod(layer.output.shape[1:]) for layer in self.model.layers)
             batch_size = max(1, min(250, 2**25 // largest))
+        batch_size = checks.whole("batch_size", batch_size)
         with logged_from("ERROR"):  # TensorFlow warns of each function from the fifth on
             return self.predict(images, batch_size=batch_size, verbose=0)
 
@@ -149,8 +150,8 @@ def localization_score(masks, truth):
         array([0.667])
     """
     masks, truth = np.asarray(masks, "float32"), np.asarray(truth)
-    if masks.ndim != 3 or truth.ndim != 3 or len(masks) != len(truth):
-        wanted = "masks and truth must be (count, height, width) with one count"
+    if masks.ndim != 3 or truth.ndim != 3 or not 0 < len(masks) == len(truth):
+        wanted = "masks and truth must be (count, height, width) with one count above 0"
         raise ValueError(f"{wanted}; received {masks.shape} and {truth.shape}")
     if truth.dtype != bool:
         raise ValueError(f"truth must be a bool array, True on the object; received {truth.dtype}")

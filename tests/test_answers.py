@@ -22,10 +22,12 @@ def test_what_is_packed_comes_back(num_classes):
 
 @pytest.mark.parametrize("classes", [[0, 10], [-1, 3]])
 def test_a_class_that_is_none_is_refused(classes):
-    with pytest.raises(ValueError, match="classes must lie from 0 to 9; received"):
+    with pytest.raises(ValueError, match="classes run from .*; with 10 classes, 0 to 9 is allowed"):
         runs.answers.pack(classes, 10)
     with pytest.raises(ValueError, match="num_classes must be at most 65536, for answers to be kept; received 70000"):
         runs.answers.pack([0], 70_000)
+    with pytest.raises(ValueError, match="classes must be one row of whole numbers; got float64"):
+        runs.answers.pack([3.7, 8.9], 10)
 
 
 GOOD = runs.answers.pack([3, 8, 8, 0], 10)

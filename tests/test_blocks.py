@@ -190,6 +190,17 @@ def test_spatial_standardises_each_channels_map():
     np.testing.assert_allclose(constant, 0.5)
 
 
+@pytest.mark.parametrize("activation", blocks.MASK_ACTIVATIONS)
+@pytest.mark.parametrize("scale", [0, 1e-4, 1, 600])
+def test_in_float16_a_mask_is_that_of_float32(activation, scale):
+    """Tolerance: float16 has eleven bits."""
+    scores = (scale * features(2, 4, 4, 64)).astype("float16")
+    activate = blocks.MASK_ACTIVATIONS[activation]
+    found, expected = activate(keras.ops.convert_to_tensor(scores)), activate(scores.astype("float32"))
+    assert keras.backend.standardize_dtype(found.dtype) == "float16"
+    np.testing.assert_allclose(numpy(found), numpy(expected), rtol=2e-3, atol=1e-6)
+
+
 def test_the_mask_branch_sees_further_than_a_local_one():
     """Change one corner pixel: the far corner of an encoder-decoder's output moves, a short local branch's does not."""
     inputs = features(1, 16, 16, 8)
@@ -200,7 +211,8 @@ def test_the_mask_branch_sees_further_than_a_local_one():
         "encoder_decoder": blocks.MaskBranch(8, depth=3),
         "local": blocks.LocalMaskBranch(8, units=3),
     }.items():
-        far[name] = np.abs(numpy(branch(inputs)) - numpy(branch(changed)))[0, -1, -1].max()
+        before, after = (numpy(branch(images, activate=False)) for images in (inputs, changed))
+        far[name] = np.abs(before - after)[0, -1, -1].max()
     assert far["encoder_decoder"] > 0
     assert far["local"] == 0
 
@@ -283,6 +295,8 @@ def test_a_local_mask_branch_costs_what_the_encoder_decoder_costs(filters, depth
         (lambda: blocks.TrunkBranch(16)(keras.Input((8, 8, 32))), r"an input of 16 channels; .*\(None, 8, 8, 32\)"),
         (lambda: blocks.AttentionModule(16)(keras.Input((8, 8, 32))), "needs an input of 16 channels"),
         (lambda: blocks.AttentionModule(16, trunk_units=0), "trunk_units must be a whole number of at least 1"),
+        (lambda: blocks.AttentionModule(16, mask_branch="local", pool_size=7), "pool_size must be one of 2, 3"),
+        (lambda: blocks.MaskBranch(16)(keras.Input((8, 8, 32))), r"an input of 16 channels; .*\(None, 8, 8, 32\)"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_allowed(make, message):
@@ -295,6 +309,22 @@ def test_walk_meets_every_weight():
     module(features(1, 8, 8, 16))
     met = {id(w) for layer in blocks.walk(module) if not isinstance(layer, blocks.Block) for w in layer.weights}
     assert met == {id(w) for w in module.weights}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts the calls of eager TensorFlow")
+@pytest.mark.parametrize("checkpointing, times", [(False, 1), (True, 2)])
+def test_checkpointing_computes_the_inside_of_a_unit_again(checkpointing, times):
+    import tensorflow as tf
+
+    unit, inputs, calls = blocks.ResidualUnit(8, checkpointing=checkpointing), features(2, 6, 6, 8), []
+    unit(inputs)
+    last = unit.residual[-1]
+    call = last.call
+    last.call = lambda x: calls.append(x) or call(x)
+    with tf.GradientTape() as tape:
+        total = keras.ops.sum(unit(inputs, training=True))
+    tape.gradient(total, [weight.value for weight in unit.trainable_weights])
+    assert len(calls) == times
 
 
 def test_checkpointing_changes_nothing_but_memory():

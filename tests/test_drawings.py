@@ -82,6 +82,13 @@ def test_a_network_has_its_stages(svg, name):
     assert alt.startswith(f"The network {name}, from images to 10 logits: stage 1 with {spec.modules[0]} attention mod")
 
 
+def test_a_stage_alone_has_all_its_units(svg):
+    with keras.StatelessScope(initialize_variables=False):
+        stage = models.create_model("resnet_tiny").get_layer("stage_1")
+    found, _ = texts(stage, svg)
+    assert sum(text.startswith("unit, ") for text in found) == len(stage.layers)
+
+
 def test_the_same_layer_gives_the_same_bytes(tmp_path, capsys):
     module = built(blocks.AttentionModule(32))
     shown = []

@@ -28,6 +28,17 @@ def same(found, expected, tolerance=1e-4):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+def test_a_network_in_half_precision_comes_back_in_it_from_its_file(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = network("attention_tiny", {"mask_branch": "local"}, 32)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    runs.export_model(model, tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(loaded, images(4, 32)), outputs(model, images(4, 32)))
+
+
 @pytest.mark.slow
 def test_a_clone_with_the_same_weights_gives_the_same_output():
     model = network(*CASES[1])
@@ -69,7 +80,7 @@ def test_in_mixed_precision_it_is_near_and_trains(precision, tmp_path):
 def test_where_it_cannot_be_exported(name, message, tmp_path):
     (tmp_path / "taken.onnx").write_text("mine")
     with pytest.raises(ValueError, match=message):
-        runs.export_model(network("attention_tiny", {}), tmp_path / name)
+        runs.export_model(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), tmp_path / name)
     assert (tmp_path / "taken.onnx").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 

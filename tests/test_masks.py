@@ -87,6 +87,10 @@ def test_networks_without_masks_and_wrong_images_are_refused(tiny):
         masks.attention_masks(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), images(1))
     with pytest.raises(ValueError, match=r"takes images \(32, 32, 3\); received an array of shape \(1, 16, 16, 3\)"):
         masks.attention_masks(tiny, np.zeros((1, 16, 16, 3)))
+    with pytest.raises(ValueError, match=r"received an array of shape \(0, 32, 32, 3\)"):
+        masks.attention_masks(tiny, np.zeros((0, 32, 32, 3)))
+    with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1; received 0"):
+        masks.attention_masks(tiny, images(1), batch_size=0)
 
 
 def square(size=8, corner=(2, 3), side=3):
@@ -128,6 +132,8 @@ def test_localization_score_refuses_what_has_no_meaning():
         masks.localization_score(truth.astype(float), truth.astype(float))
     with pytest.raises(ValueError, match="with one count"):
         masks.localization_score(np.zeros((2, 8, 8)), truth)
+    with pytest.raises(ValueError, match="one count above 0; received"):
+        masks.localization_score(np.zeros((0, 8, 8)), truth[:0])
 
 
 def test_localization_scores_each_module_on_the_test_images(tiny):
@@ -271,7 +277,7 @@ def test_a_network_is_split_inside_another_and_a_wrong_layer_is_named():
         masks.split_at(body, "conv_1")
 
 
-def test_grad_cam_of_an_inner_layer_is_the_gradient_of_its_logit():
+def test_the_halves_of_a_split_network_pass_on_the_gradient_of_a_logit():
     """By the chain rule, and by moving the features a little."""
     tensorflow = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":

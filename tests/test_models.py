@@ -131,6 +131,13 @@ def test_what_describe_counts_is_what_is_built(name):
     assert models.model_spec(name).description.endswith(".")
 
 
+def test_the_printed_numbers_are_those_of_the_network_as_printed():
+    printed = counting.describe("attention_92")["printed_parameters"]
+    assert printed == counting.describe("attention_92", 10, (32, 32, 3), learning="residual")["printed_parameters"] > 0
+    assert counting.describe("attention_92", learning="naive")["printed_parameters"] is None
+    assert counting.describe("attention_92", 10, (64, 64, 3))["printed_parameters"] is None
+
+
 @pytest.mark.parametrize("name", WITH_ATTENTION)
 def test_a_local_mask_branch_costs_the_network_the_same(name):
     flops = [counting.describe(name, mask_branch=branch)["flops"] for branch in blocks.MASK_BRANCHES]

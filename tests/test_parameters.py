@@ -1,15 +1,25 @@
 """The parameters of the experiment notebook: what they mean, and which are refused."""
 
+import ast
 from pathlib import Path
 
 import keras
+import nbformat
 import numpy as np
 import pytest
+from runs import TRAIN
 
 from ranet_lib import models, runs, training
 
 
-def test_the_defaults_are_those_of_the_notebook(tmp_path, monkeypatch):
+def test_the_first_cell_of_the_notebook_has_the_defaults_as_literals():
+    cells = nbformat.read(TRAIN, as_version=4).cells
+    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    given = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
+    assert given == runs.PARAMETERS
+
+
+def test_without_parameters_a_run_is_the_default_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = runs.check_parameters({})
     assert run["model"] == "attention_micro" and run["recipe"] == training.recipe("first")
@@ -73,6 +83,7 @@ def test_the_notebook_can_be_run_again_by_hand():
         ({"output_dir": ""}, "output_dir must be a path; received ''"),
         ({"output_dir": __file__}, "output_dir must be a folder"),
         ({"output_dir": f"{__file__}/run"}, "output_dir must be a folder"),
+        ({"seed": int}, "seed must be a whole number from 0 to 4294967295; received <class 'int'>"),
         ({"seed": 2**32}, "seed must be a whole number from 0 to 4294967295"),
         ({"epochs": 10**30}, "epochs must be a whole number from 1 to 1000000"),
         ({"learning_rate": 10**400}, "learning_rate must be a number"),

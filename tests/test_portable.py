@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 from runs import ROOT
@@ -88,7 +89,8 @@ def called(monkeypatch):
         calls.append((words[2:] if words[1] == "-m" else words[1:], env))
         return subprocess.CompletedProcess(words, 3)
 
-    monkeypatch.setattr(without_make.subprocess, "run", run)
+    # Not subprocess.run itself, by which another thread may build the site meanwhile.
+    monkeypatch.setattr(without_make, "subprocess", SimpleNamespace(run=run))
     return calls
 
 
@@ -170,6 +172,9 @@ def test_records_of_another_system_are_read(tmp_path):
     assert runs.read_record(path) == runs.read_record(RECORD)
 
 
-def test_a_folder_that_cannot_be_made_is_named():
+def test_a_folder_that_cannot_be_made_or_holds_a_finished_run_is_named(tmp_path):
+    (tmp_path / "record.json").touch()
+    with pytest.raises(SystemExit, match="train needs a folder without a finished run; .* holds a record.json"):
+        without_make.main(["train", str(tmp_path)])
     with pytest.raises(SystemExit, match="train needs a folder that can be made"):
         without_make.main(["train", f"{__file__}/run"])

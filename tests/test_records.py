@@ -37,6 +37,18 @@ def test_a_record_says_what_was_run(record):
     assert record["environment"]["devices"] == 2
 
 
+def test_a_run_that_was_killed_and_resumed_elsewhere_names_each_environment(record, tmp_path, monkeypatch):
+    here = runs.environment()
+    assert runs.note_environment(tmp_path) == runs.note_environment(tmp_path) == [here]
+    there = here | {"device": "another", "commit": None}
+    monkeypatch.setattr(runs.record, "environment", lambda: there)
+    assert (made_on := runs.note_environment(tmp_path)) == [here, there]
+    data, network = datasets.load_dataset("cluttered_digits"), models.create_model("attention_tiny")
+    found = runs.make_record(network, data, training.recipe("smoke"), [], failure="lost", made_on=made_on)
+    assert found["environment"] == there | {"devices": 1, "earlier": [here]}
+    assert runs.result_digest(record) == runs.result_digest(record | {"environment": found["environment"]})
+
+
 def test_written_and_read_it_is_the_same(record, tmp_path):
     path = tmp_path / "deep" / "record.json"
     runs.write_record(path, record)
@@ -87,8 +99,10 @@ def test_a_half_written_file_is_named(record, tmp_path):
 
 
 def test_infinite_losses_do_not_become_bad_json(record, tmp_path):
-    with pytest.raises(ValueError):
-        runs.write_record(tmp_path / "r.json", copy.deepcopy(record) | {"label_noise": float("nan")})
+    broken = copy.deepcopy(record)
+    broken["history"][0]["loss"] = float("inf")
+    with pytest.raises(ValueError, match="not a run record: a number that JSON cannot hold"):
+        runs.write_record(tmp_path / "r.json", broken)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,6 +127,8 @@ def test_the_papers_figure_is_set_beside_a_comparable_run(record):
     assert runs.published_error(record) is None
     comparable = copy.deepcopy(record)
     comparable["model"]["name"], comparable["dataset"]["name"] = "attention_56", "cifar10"
+    assert runs.published_error(comparable) == 5.52
+    comparable["model"]["options"]["checkpointing"] = True  # changes no result
     assert runs.published_error(comparable) == 5.52
     comparable["model"]["options"]["learning"] = "naive"
     assert runs.published_error(comparable) == 5.89

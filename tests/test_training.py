@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -109,6 +110,22 @@ def test_the_student_projects_augmentation_mirrors_what_may_be_mirrored(data):
     np.testing.assert_array_equal(batches[0][0], plain)
 
 
+def test_the_student_projects_augmentation_turns_and_shifts_as_far_as_it_is_told():
+    rng, points = np.random.default_rng, np.zeros((200, 33, 33, 1), "float32")
+    points[:, 16, 26] = 1  # ten pixels from the middle, where a pixel is six degrees
+    turned = datasets.rotate_shift_mirror(points, rng(0), degrees=30, shift=0, mirror=False)
+    y, x = np.divmod(turned.reshape(200, -1).argmax(axis=1), 33) - np.array(16)
+    angles = np.degrees(np.arctan2(y, x))
+    assert -33 < angles.min() < -24 and 24 < angles.max() < 33 and np.abs(np.hypot(y, x) - 10).max() < 1
+    points = np.zeros((200, 40, 20, 1), "float32")
+    points[:, 20, 10] = 1
+    moved = datasets.rotate_shift_mirror(points, rng(0), degrees=0, shift=0.2, mirror=False)
+    y, x = np.divmod(moved.reshape(200, -1).argmax(axis=1), 20)
+    assert (y.min(), y.max(), x.min(), x.max()) == (12, 28, 6, 14)  # a fifth of each side
+    plain = np.full((9, 8, 8, 3), 0.7, "float32")
+    np.testing.assert_allclose(datasets.rotate_shift_mirror(plain, rng(0)), plain, rtol=1e-6)  # edges go on
+
+
 # --- Fit
 
 
@@ -141,14 +158,13 @@ class _KillAt(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
-def test_a_run_cut_off_in_an_epoch_ends_as_if_undisturbed(data, tmp_path, schedule, monkeypatch):
+def test_a_run_cut_off_in_an_epoch_ends_as_if_undisturbed(data, tmp_path, schedule):
     recipe = quick(schedule=schedule)
     whole_model, model = small_network(), small_network()
     whole = training.fit(whole_model, data, recipe, tmp_path / "whole", seed=5, progress=False)
 
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(training.fitting, "Progress", lambda *arguments: _KillAt(1, 2))
-        training.fit(model, data, recipe, tmp_path / "cut", seed=5)
+    with pytest.raises(Killed):
+        training.fit(model, data, recipe, tmp_path / "cut", seed=5, progress=False, callbacks=[_KillAt(1, 2)])
     assert (tmp_path / "cut" / "history.csv").read_text().count("\n") == 2  # header and the one finished epoch
 
     again = small_network()
@@ -226,10 +242,24 @@ def test_a_checkpoint_of_another_network_of_that_name_is_named(data, tmp_path):
         training.fit(small_network(), data, quick(epochs=1), tmp_path, progress=False)
 
 
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(data, tmp_path):
+    (tmp_path / "record.json").touch()
+    with pytest.raises(ValueError, match="holds a finished run"):
+        training.fit(small_network(), data, quick(), tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["record.json"]
+    with pytest.raises(ValueError, match="small has 5 outputs; cluttered_digits has 10 classes"):
+        training.fit(small_network(5), data, quick(), progress=False)
+    for seed in (-1, 1.5, True):
+        with pytest.raises(ValueError, match=f"seed must be a whole number of at least 0; received {seed}"):
+            training.fit(small_network(), data, quick(), seed=seed, progress=False)
+
+
 def test_a_run_that_diverges_says_so(data):
     with pytest.raises(FloatingPointError, match="diverged in epoch 1.*learning_rate below 1e") as stopped:
         training.fit(small_network(), data, quick(learning_rate=1e30, schedule="constant"), progress=False)
     assert stopped.value.history == []
+    told = pickle.loads(pickle.dumps(stopped.value))  # as from a process of its own
+    assert str(told) == str(stopped.value) and told.history == []
 
 
 def test_a_validation_loss_that_is_no_number_stops_a_run_and_the_epochs_before_it_are_kept(data):

@@ -16,7 +16,13 @@ class Block(layers.Layer):
     def sublayers(self):
         return []
 
+    def share_precision(self):
+        """Let all sublayers compute in this block's precision, also where the global one has changed meanwhile."""
+        for layer in self.sublayers():
+            layer.dtype_policy = self.dtype_policy
+
     def build(self, input_shape):
+        self.share_precision()
         *_, filters = build_chain(self.sublayers(), input_shape)
         if filters != input_shape[-1] and self.compute_output_shape(input_shape) == tuple(input_shape):
             raise ValueError(f"{self.name} needs an input of {filters} channels; received the shape {input_shape}")
@@ -74,9 +80,8 @@ def apply_checkpointed(chain, inputs, training=None):
             outputs = apply_chain(chain, inputs, training)
         return [outputs, *(scope.get_current_value(average) for average in averages)]
 
-    # Copies of the averages, because PyTorch changes them in place before its backward pass.
-    values = (ops.convert_to_tensor(weight) if weight.trainable else ops.copy(weight) for weight in weights)
-    outputs, *changed = _computed_again(pure)(inputs, *values)
+    # Copies: PyTorch changes averages in place before its backward pass, and eager TensorFlow watches variables.
+    outputs, *changed = _computed_again(pure)(inputs, *map(ops.copy, weights))
     for average, value in zip(averages, changed, strict=True):
         average.assign(ops.stop_gradient(value))
     return outputs

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import keras
 from keras import layers, ops
 
 from ranet_lib import checks, fused
@@ -31,8 +32,9 @@ def channel(features):
         >>> print(np.array(blocks.channel(one_position)).ravel().round(3))
         [ 0.6 -0.8]
     """
-    squares = ops.sum(ops.square(features), axis=-1, keepdims=True)
-    return features * ops.rsqrt(ops.maximum(squares, 1e-12))
+    wide = _wide(features)
+    squares = ops.sum(ops.square(wide), axis=-1, keepdims=True)
+    return ops.cast(wide * ops.rsqrt(ops.maximum(squares, 1e-12)), features.dtype)
 
 
 def spatial(features):
@@ -45,9 +47,15 @@ def spatial(features):
         >>> print(np.array(blocks.spatial(two_positions)).ravel().round(3))
         [0.269 0.731]
     """
-    mean = ops.mean(features, axis=(1, 2), keepdims=True)
-    variance = ops.mean(ops.square(features - mean), axis=(1, 2), keepdims=True)
-    return fused.sigmoid((features - mean) * ops.rsqrt(variance + 1e-6))
+    wide = _wide(features)
+    mean = ops.mean(wide, axis=(1, 2), keepdims=True)
+    variance = ops.mean(ops.square(wide - mean), axis=(1, 2), keepdims=True)
+    return ops.cast(fused.sigmoid((wide - mean) * ops.rsqrt(variance + 1e-6)), features.dtype)
+
+
+def _wide(features):
+    """In float32 if they are in float16, where squares overflow and the floor under a divisor would be zero."""
+    return ops.cast(features, "float32") if keras.backend.standardize_dtype(features.dtype) == "float16" else features
 
 
 MASK_ACTIVATIONS = {"mixed": mixed, "channel": channel, "spatial": spatial}
@@ -116,6 +124,9 @@ class MaskBranch(_Mask):
         self.sizes = [tuple(input_shape[1:3])]  # height and width at each level, the input first
         if None in self.sizes[0]:
             raise ValueError(f"a mask branch needs a fixed height and width; received the shape {input_shape}")
+        if input_shape[-1] != self.filters:
+            raise ValueError(f"{self.name} needs an input of {self.filters} channels; received the shape {input_shape}")
+        self.share_precision()
         shape = tuple(input_shape)
         for level in range(self.depth):
             if min(shape[1:3]) < 2:
@@ -159,7 +170,8 @@ def local_inner_filters(filters, mask_depth, mask_units=1, unit=None):
         7
     """
     unit = dict(unit or {})
-    inner, groups = unit.get("inner_filters") or filters // 4, unit.get("groups", 1)
+    inner, groups = unit.get("inner_filters"), unit.get("groups", 1)
+    inner = filters // 4 if inner is None else inner
     projection = filters**2 if unit.get("always_project") and unit.get("shortcut", True) else 0
     smaller = [4.0**-level for level in range(1, mask_depth + 1)]  # positions at each level, relative to the input
     positions = 2 * mask_units * sum(smaller) + sum(smaller[:-1])

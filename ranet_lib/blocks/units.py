@@ -57,10 +57,12 @@ class ResidualUnit(Block):
         self.projection = None  # the convolution of the shortcut, where there is one
 
     def build(self, input_shape):
-        build_chain(self.residual, input_shape)
         changes = self.strides > 1 or input_shape[-1] != self.filters
         if self.shortcut and (changes or self.always_project):
             self.projection = convolution(self.filters, 1, self.strides, use_bias=self.use_bias, name="projection")
+        self.share_precision()
+        build_chain(self.residual, input_shape)
+        if self.projection is not None:
             self.projection.build(input_shape)
 
     def call(self, inputs, training=None):

@@ -19,9 +19,7 @@ def augment(images: np.ndarray, rng: np.random.Generator, pad: int = 4, pad_valu
                [8, 7, 0],
                [0, 0, 0]])
     """
-    images = np.asarray(images)
-    if images.ndim != 4:
-        raise ValueError(f"augment takes a batch of shape (N, H, W, C); got the shape {images.shape}")
+    images = _batch(images)
     pad = checks.whole("pad", pad, least=0)
     count, height, width, channels = images.shape
     padded_height, padded_width = height + 2 * pad, width + 2 * pad
@@ -37,6 +35,13 @@ def augment(images: np.ndarray, rng: np.random.Generator, pad: int = 4, pad_valu
     return padded.reshape(-1, channels).take(pixels.ravel(), axis=0).reshape(images.shape)
 
 
+def _batch(images):
+    images = np.asarray(images)
+    if images.ndim != 4:
+        raise ValueError(f"augmentation takes a batch of shape (N, H, W, C); got the shape {images.shape}")
+    return images
+
+
 def draw_crops(count: int, rng: np.random.Generator, pad: int, mirror: bool) -> tuple[np.ndarray, ...]:
     """The chance in `augment`: how far down and right each crop starts (0 to 2 * pad), and whether it is mirrored."""
     top, left = rng.integers(0, 2 * pad + 1, (2, count))
@@ -48,8 +53,10 @@ def rotate_shift_mirror(images: np.ndarray, rng: np.random.Generator, degrees=20
 
     Each is rotated by an angle that `rng` draws from -`degrees` to `degrees`, shifted in each direction by at most the
     part `shift` of its side, and mirrored with probability 1/2 unless `mirror` is False. Its edge pixels go on outside.
+    Another shape is a ValueError.
     """
     from scipy.ndimage import map_coordinates
+    images = _batch(images)
     count, height, width, channels = images.shape
     angle = np.deg2rad(rng.uniform(-degrees, degrees, count))[:, None, None]
     flip = np.where(rng.random(count) < (0.5 if mirror else 0), -1.0, 1.0)[:, None, None]

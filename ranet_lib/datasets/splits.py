@@ -31,9 +31,9 @@ class Split:
 class Dataset:
     """Three splits that share no image. Training may look at `train` and `validation`; `test` is for the end.
 
-    It was loaded by `name`. `class_names` are in the order of the labels, `fingerprint` is "sha256:..." of all bytes.
-    `copy` is "embedded" (made from scikit-learn's digits), "official" (every file has its published checksum) or else
-    "unverified".
+    It was loaded by `name`. `class_names` are in the order of the labels, `fingerprint` is "sha256:..." of all bytes as
+    loaded. `copy` is "embedded" (made from scikit-learn's digits), "official" (every file has its published checksum)
+    or else "unverified".
     """
 
     name: str

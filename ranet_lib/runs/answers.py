@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 
+from ranet_lib.datasets.splits import check_labels
+
 
 def pack(classes, num_classes):
     """Whole `classes` `(images,)` below `num_classes` (or a ValueError) as a short text: by zlib, then base64.
@@ -16,8 +18,8 @@ def pack(classes, num_classes):
         [3, 8, 8, 0]
     """
     classes = np.asarray(classes)
-    if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
-        raise ValueError(f"classes must lie from 0 to {num_classes - 1}; received {classes.min()} to {classes.max()}")
+    if len(classes):
+        check_labels(classes, num_classes, "classes")
     return base64.b64encode(zlib.compress(classes.astype(_dtype(num_classes)).tobytes(), 9)).decode("ascii")
 
 

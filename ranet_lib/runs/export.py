@@ -52,7 +52,7 @@ def _check_export(model, suffix):
     parts = list(blocks.walk(model))
     convolutions = [layer for layer in parts if isinstance(layer, layers.Conv2D)]
     policies = {layer.dtype_policy.name for layer in convolutions}
-    if suffix != ".keras" and policies != {"float32"}:
+    if suffix != ".keras" and policies - {"float32"}:
         advice = "create it again in float32 and set_weights from this one"
         raise ValueError(f"{model.name} computes in {', '.join(sorted(policies))}, and export needs float32: {advice}")
     grouped = any(layer.groups > 1 for layer in convolutions)

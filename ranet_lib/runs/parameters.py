@@ -33,7 +33,8 @@ def check_parameters(names):
     """
     given = {
         name: value for name, value in names.items()
-        if not (name.startswith("_") or name in _IPYTHON_NAMES or callable(value) or inspect.ismodule(value))
+        if name in PARAMETERS
+        or not (name.startswith("_") or name in _IPYTHON_NAMES or callable(value) or inspect.ismodule(value))
     }  # fmt: skip
     unknown = sorted((set(given) - set(PARAMETERS)) & _assigned(names))
     before = names.get("run")
@@ -41,7 +42,8 @@ def check_parameters(names):
         unknown = [name for name in unknown if difflib.get_close_matches(name, PARAMETERS, cutoff=0.8)]
     if unknown:
         raise ValueError(f"unknown parameter {unknown[0]!r}; the parameters are: {', '.join(PARAMETERS)}")
-    run = {name: _number(given.get(name, default)) for name, default in PARAMETERS.items()}
+    run = {name: given.get(name, default) for name, default in PARAMETERS.items()}
+    run |= {name: _number(run[name]) for name in ("label_noise", "epochs", "batch_size", "learning_rate")}
     options = run["model_options"]
     if isinstance(options, str):
         try:

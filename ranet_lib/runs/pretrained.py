@@ -83,7 +83,7 @@ def save_pretrained(model, record, folder=PRETRAINED, about=None):
         arrays[weight.path] = values.astype("float16")
     file = Path(folder, f"{name}.npz")
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, **arrays)
+    files.replace(file, lambda temporary: np.savez_compressed(temporary, **arrays))
     rounded = keras.models.clone_model(model)
     rounded.set_weights([values.astype("float32") for values in arrays.values()])
     about = {

@@ -27,14 +27,16 @@ _SCHEMA = jsonschema.Draft202012Validator(json.loads((HERE / "record.schema.json
 
 
 def make_record(model, dataset, recipe, history, test=None, *, failure=None, options=None, seed=0, label_noise=0.0,
-                localization=None, devices=1):  # fmt: skip
+                localization=None, devices=1, made_on=None):  # fmt: skip
     """The record of a run that has ended, as a dict that satisfies the schema: with its test, or with its failure.
 
     `model` is the trained network; `dataset`, `recipe`, `seed`, `label_noise` and `devices` are those of its training,
     `options` those of `create_model`. `history` is what `training.fit` returned, or what a failed run had finished,
     `test` what `training.test_errors` returned, `localization` what `masks.localization` did, None where there is none;
-    `failure` says why a run stopped before its end. Raises a ValueError for something that the schema refuses.
+    `failure` says why a run stopped before its end; `made_on` is what `note_environment` returned, None for this
+    process alone. Raises a ValueError for something that the schema refuses.
     """
+    *earlier, last = made_on or [environment()]
     classes = int(model.output_shape[-1])
     if test is not None:
         test = test | {name: answers.pack(test[name], classes) for name in ("labels", "answers") if name in test}
@@ -52,15 +54,29 @@ def make_record(model, dataset, recipe, history, test=None, *, failure=None, opt
             "validation": len(dataset.validation), "test": len(dataset.test),
             **{key: [round(float(value), 4) for value in getattr(dataset, key)] for key in ("mean", "std")},
             "classes": list(dataset.class_names)},
-        "recipe": dataclasses.asdict(recipe), "seed": seed, "label_noise": float(label_noise),
+        "recipe": dataclasses.asdict(recipe), "seed": checks.whole("seed", seed, 0), "label_noise": float(label_noise),
         "history": copy.deepcopy(history),
         **{key: value for key, value in given.items() if value is not None},
         "time": {
             "training": round(sum(row["seconds"] for row in history), 3),
             "seconds_per_epoch": round(statistics.median(row["seconds"] for row in history), 3) if history else None,
             "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")},
-        "environment": environment() | {"devices": devices}}  # fmt: skip
+        "environment": last | {"devices": devices} | ({"earlier": earlier} if earlier else {})}  # fmt: skip
     return validate_record(record)
+
+
+def note_environment(folder):
+    """Add this process's `environment` to those that trained the run in `folder` before a kill; return them all.
+
+    They are kept beside its checkpoint. To be called before training: what is installed may change meanwhile.
+    """
+    path, here = Path(folder, "checkpoint", "environments.json"), environment()
+    made_on = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if made_on[-1:] != [here]:
+        made_on.append(here)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(path, json.dumps(made_on, indent=1))
+    return made_on
 
 
 def environment():
@@ -83,8 +99,8 @@ def _device(backend):
             return library.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
     elif backend == "jax" and library.default_backend() != "cpu":
         return library.devices()[0].device_kind
-    elif backend == "torch" and library.cuda.is_available():
-        return library.cuda.get_device_name()
+    elif backend == "torch" and (kind := keras.ops.zeros(()).device.type) != "cpu":  # where Keras puts its tensors
+        return library.cuda.get_device_name() if kind == "cuda" else kind
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return "CPU: " + next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -94,11 +110,14 @@ def _device(backend):
 
 def _commit():
     """The commit of the repository this library lies in, or None outside one."""
-    git = functools.partial(subprocess.check_output, cwd=HERE, stderr=subprocess.DEVNULL, text=True, timeout=20)
+    def git(*words):  # also in a repository that belongs to somebody else, as in a shared folder
+        words = ("git", "-c", "safe.directory=*", *words)
+        return subprocess.check_output(words, cwd=HERE, stderr=subprocess.DEVNULL, text=True, timeout=20)
+
     try:
-        git(["git", "ls-files", "--error-unmatch", "__init__.py"])
-        changed = git(["git", "status", "--porcelain", "-uno"])
-        return git(["git", "rev-parse", "HEAD"]).strip() + ("+changes" if changed else "")
+        git("ls-files", "--error-unmatch", "__init__.py")
+        changed = git("status", "--porcelain", "-uno")
+        return git("rev-parse", "HEAD").strip() + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -131,9 +150,11 @@ def _first_fault(record):
         if abs(error - told) > 1e-3:  # an error is rounded to four digits
             return f"$.test.last_epoch.error: {told}, but the answers have {error:.4f}"
     try:
-        json.dumps(record, ensure_ascii=False).encode()
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
         return f"text that is not valid Unicode ({error.reason})"
+    except ValueError as error:
+        return f"a number that JSON cannot hold ({error})"
 
 
 def write_record(path, record):

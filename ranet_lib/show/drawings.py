@@ -279,7 +279,7 @@ def _module(sheet, module):
 def _network(sheet, model):
     sheet.note(0, -3.2, f"images {_shape(model.input_shape)}", "center")
     y, last, said = 0.0, (0, -2.2), []
-    for layer in model.layers[1:]:  # the first is the input
+    for layer in (part for part in model.layers if not isinstance(part, layers.InputLayer)):
         stage, shape = isinstance(layer, keras.Sequential), _shape(layer.output.shape)
         y += 2.6 if stage else 0.0
         steps = [_part(part) for part in (layer.layers if stage else [layer])]

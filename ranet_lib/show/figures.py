@@ -5,6 +5,7 @@ End a cell's last line with `;` to keep that text out of the page; screen reader
 
 import base64
 import io
+import itertools
 from html import escape
 
 import IPython.display
@@ -61,7 +62,7 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
         palette = COLOURS.values() if len(runs) <= len(COLOURS) else plt.cm.viridis(np.linspace(0, 0.9, len(runs)))
         for colour, (label, history) in zip(palette, runs.items()):
             epochs = [row["epoch"] for row in history]
-            for style, key in zip(("-", "--", ":"), keys):
+            for style, key in zip(itertools.cycle(("-", "--", ":", "-.")), keys):
                 values = [row[key] for row in history]
                 name = key.replace("_", " ") if "validation" in key else f"training {key}"
                 axes.plot(epochs, values, style, marker="o" if len(epochs) < 12 else None, ms=4, color=colour,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ranet_lib import checks
 from ranet_lib.training.checkpoint import best_epoch
 
 
@@ -23,6 +24,7 @@ def evaluate(model, dataset, split, batch_size=250):
 
 
 def _logits(model, dataset, split, batch_size=250):
+    batch_size = checks.whole("batch_size", batch_size)
     return np.concatenate([
         model.predict_on_batch(dataset.prepare(split.images[start : start + batch_size]))
         for start in range(0, len(split), batch_size)]).astype("float64")  # fmt: skip

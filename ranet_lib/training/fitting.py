@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 import keras
 
-from ranet_lib import files
+from ranet_lib import checks, files
 from ranet_lib.training import devices as placing
 from ranet_lib.training.batches import Batches
 from ranet_lib.training.checkpoint import Checkpoint, best_epoch
@@ -48,10 +48,14 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         the epoch's end, and `seconds` of training.
 
     Raises:
-        ValueError: a checkpoint of other settings (a damaged one is put aside), a wrong number of devices, or an
-            `output_dir` in which another process trains.
+        ValueError: a checkpoint of other settings (a damaged one is put aside), a wrong number of devices, a `seed`
+            that is none, a network with other outputs than `dataset` has classes, or an `output_dir` in which another
+            process trains or that holds a finished run.
         Diverged: the loss became infinite or not a number.
     """
+    seed, outputs = checks.whole("seed", seed, least=0), model.output_shape[-1]
+    if outputs != dataset.num_classes:
+        raise ValueError(f"{model.name} has {outputs} outputs; {dataset.name} has {dataset.num_classes} classes")
     with _alone_in(output_dir):
         to_make, to_fit = placing.scopes(placing.check_devices(devices, recipe))
         batches, history = Batches(dataset, recipe, seed), []
@@ -90,6 +94,9 @@ def _alone_in(output_dir):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(path, timeout=0):
+            if path.with_name("record.json").exists():
+                why = f"output_dir {str(output_dir)!r} holds a finished run (record.json); choose another folder"
+                raise ValueError(why)
             yield
             with contextlib.suppress(PermissionError):  # Windows does not delete an open file
                 path.unlink()
@@ -132,6 +139,9 @@ class Diverged(FloatingPointError):
     def __init__(self, message, history):
         super().__init__(message)
         self.history = list(history)
+
+    def __reduce__(self):
+        return type(self), (*self.args, self.history)
 
 
 class _Plateau(keras.callbacks.Callback):

@@ -98,6 +98,6 @@ def recipe(profile, **changes):
     checks.choice("profile", profile, tuple(_PROFILES))
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for name in changes:
-        if name not in fields or name == "profile":
+        if name not in fields:
             raise ValueError(f"unknown field {name!r} of a recipe; the fields are: {', '.join(fields[1:])}")
     return dataclasses.replace(_PROFILES[profile], **{k: v for k, v in changes.items() if v is not None})
