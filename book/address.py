@@ -36,11 +36,10 @@ if "google.colab" in sys.modules:
 def repository(root=ROOT):
     """The address of the repository on GitHub, `https://github.com/OWNER/NAME`, or None while it has none."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    asked = ["git", "-C", str(root), "remote", "get-url", "origin"]
     places = (
         lambda: (config.get("repository") or {}).get("url", ""),
         lambda: "https://github.com/" + os.environ.get("GITHUB_REPOSITORY", ""),
-        lambda: subprocess.run(asked, capture_output=True, text=True).stdout.strip(),
+        lambda: _remote(root),
     )
     for place in places:
         if found := re.fullmatch(r"(?:https://|git@|ssh://git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?", place()):
@@ -48,6 +47,15 @@ def repository(root=ROOT):
     if url := places[0]():
         raise ValueError(f"repository.url of _config.yml must be https://github.com/OWNER/NAME; received {url!r}")
     return None
+
+
+def _remote(root):
+    """The remote `origin`, or an empty text: without one, without a repository, without git."""
+    asked = ["git", "-C", str(root), "remote", "get-url", "origin"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def site(url):

@@ -7,6 +7,7 @@ Jupyter Book would run them too, one after the other. What fails here stops the 
 
 import argparse
 import math
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -44,7 +45,7 @@ def main(arguments=None):
     print(forecast(paths, asked.jobs), flush=True)
     width = max((len(named(path)) for path in paths), default=0)
     failed = []
-    with ProcessPoolExecutor(asked.jobs) as pool:
+    with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn")) as pool:
         running = {pool.submit(run, path, timeout): path for path in paths}
         for number, done in enumerate(as_completed(running), start=1):
             path, (notebook, seconds, said, failure) = running[done], done.result()
@@ -132,7 +133,8 @@ def run(path, timeout):
     with tempfile.TemporaryFile() as stderr:  # of the kernels that run at the same time, each has its own
         try:
             # The cache compares metadata of cells too, so no time may be put there.
-            NotebookClient(notebook, timeout=timeout, record_timing=False, resources=where).execute(stderr=stderr)
+            patient = {"timeout": timeout, "startup_timeout": 600}
+            NotebookClient(notebook, record_timing=False, resources=where, **patient).execute(stderr=stderr)
         except Exception:  # a cell's, or a kernel that has died
             failure = traceback.format_exc()
         seconds = time.monotonic() - began

@@ -136,7 +136,7 @@ def open_browser(profile):
         options.add_argument("--no-sandbox")  # Chromium's sandbox does not start for root
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    browser.set_script_timeout(60)
+    browser.set_script_timeout(600)
     return browser
 
 

@@ -144,7 +144,9 @@ NOT_PLAIN = re.compile(
 def glossary():
     """The terms of the glossary."""
     page = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
-    return re.findall(r"^(\w[^\n]*)\n  \S", page, re.M)
+    terms = re.findall(r"^(\w[^\n]*)\n  \S", page, re.M)
+    assert EVERYDAY <= {term.lower() for term in terms}, "the glossary is not read"
+    return terms
 
 
 def unlinked_terms(path):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,13 @@ class Runs:
                     cell.outputs, cell.execution_count = run.outputs, run.execution_count
             cache.cache_notebook_bundle(CacheBundleIn(notebook, str(source)), check_validity=False, overwrite=True)
         return build_site() if build else None
+
+
+def tracked():
+    """The names of the files in the repository; none where there is no repository, or no git."""
+    if not shutil.which("git"):
+        return []
+    return subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
 
 
 def build_site():

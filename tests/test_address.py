@@ -8,7 +8,7 @@ import sys
 import nbformat
 import pytest
 import yaml
-from runs import ROOT
+from runs import ROOT, tracked
 
 sys.path.insert(0, str(ROOT / "book"))
 import address  # noqa: E402
@@ -59,6 +59,12 @@ def test_a_workflow_and_then_the_setting_go_before_the_remote(project, monkeypat
     assert address.repository(project) == "https://github.com/chosen/name"
 
 
+def test_without_git_there_is_no_address(project, monkeypatch):
+    git(project, "remote", "add", "origin", OWN)
+    monkeypatch.setenv("PATH", str(project / "nowhere"))
+    assert address.repository(project) is None
+
+
 def test_a_setting_that_is_no_address_is_named(project):
     with open(project / "_config.yml", "a", encoding="utf-8") as config:
         config.write("\nrepository: {url: https://example.org/name}\n")
@@ -68,15 +74,14 @@ def test_a_setting_that_is_no_address_is_named(project):
 
 def test_nothing_in_the_project_names_an_address_of_its_own():
     """Whoever held it would own what a reader runs."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
+    if not (names := tracked()):
         pytest.skip("needs the repository")
     owners = set()
-    for name in listed.stdout.splitlines():
+    for name in names:
         path = ROOT / name
         if path.suffix in (".md", ".ipynb", ".cff", ".toml", ".yml") and path.is_file():
             text = path.read_text(encoding="utf-8")
-            named = r"git clone.*|%pip install.*|blob/colab|\.github\.io"
+            named = r"git clone.*|%pip install.*|blob/colab|\.github\.io|github\.com/\w[\w.-]*/[\w.-]+"
             owners |= {(name, found) for found in re.findall(named, text)}
             assert "google.colab" not in text, name
     assert owners == set()

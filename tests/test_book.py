@@ -187,6 +187,10 @@ def comments(text):
             yield from comments(token.content)
 
 
+def test_a_comment_would_be_seen():
+    assert len(list(comments("Text.\n\n% lost\n\n:::{note}\n% lost too\n:::\n"))) == 2
+
+
 @each(PAGES_OF_PROSE)
 def test_no_line_of_prose_is_a_comment(path):
     texts = [path.read_text("utf-8")] if path.suffix == ".md" else [cell.source for cell in cells(path, "markdown")]

@@ -49,11 +49,18 @@ def test_every_chapter_has_a_page(pages):
 def test_top_page_leads_to_the_book(site, browser):
     browser.get((site / "index.html").as_uri())
     first = (site / page_name(chapters()[0])).as_uri()
-    WebDriverWait(browser, 30).until(lambda browser: browser.current_url == first)
+    WebDriverWait(browser, 600).until(lambda browser: browser.current_url == first)
 
 
 def test_no_console_errors(pages):
     check(pages, lambda page: page.errors)
+
+
+def test_a_request_to_another_host_would_be_seen(browser, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text('<!DOCTYPE html><title>x</title><img alt="" src="https://example.org/x.png">', encoding="utf-8")
+    errors, outside, _ = visit(browser, page.as_uri())
+    assert outside == ["https://example.org/x.png"] and errors
 
 
 def test_no_request_leaves_the_machine(pages):
@@ -150,7 +157,7 @@ def test_colab_buttons_lead_to_the_repositorys_own_address_or_nowhere(pages):
 def test_search(site, browser, words, found):
     errors, outside, _ = visit(browser, f"{(site / 'search.html').as_uri()}?q={words.replace(' ', '+')}")
     done = "return document.querySelector('#search-results h2')?.textContent === 'Search Results'"
-    WebDriverWait(browser, 30).until(lambda browser: browser.execute_script(done))
+    WebDriverWait(browser, 600).until(lambda browser: browser.execute_script(done))
     results = browser.execute_script("return [...document.querySelectorAll('#search-results li a')].map(a => a.href)")
     assert (errors + console_errors(browser), outside) == ([], [])
     assert bool(results) == found

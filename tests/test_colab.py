@@ -232,7 +232,7 @@ print(type(slider).__name__, type(choice).__name__, ipywidgets.__version__)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.colab
 def test_explorers_are_widgets_of_colabs_version(like_colab):
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     here = like_colab / "env" / "bin" / "python"

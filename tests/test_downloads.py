@@ -18,6 +18,14 @@ from ranet_lib.files.pickles import unpickle_arrays
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    """Between this test and its own server, whatever the machine has."""
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 @pytest.fixture
 def archive():
     return Archive("things.tar.gz", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), ())
@@ -147,7 +155,8 @@ def test_a_damaged_cached_file_is_replaced(archive, server, tmp_path):
 
 def test_a_cut_connection_is_taken_up_where_it_ended(archive, server, tmp_path):
     assert get(archive, tmp_path, server, "cut").read_bytes() == CONTENT
-    assert server.asked("cut") == [0, 98_304, 196_608, 294_912]
+    starts = [*server.asked("cut"), len(CONTENT)]
+    assert starts[0] == 0 and all(0 < later - start <= 100_000 for start, later in zip(starts, starts[1:]))
 
 
 def test_a_later_call_carries_on_from_the_part_file(archive, server, tmp_path):
@@ -206,7 +215,7 @@ def test_total_failure_names_every_source_and_the_way_out(archive, server, tmp_p
     with pytest.raises(DownloadError) as failure:
         fetch(archive, tmp_path, sources=sources, timeout=1)
     message = str(failure.value)
-    for source, reason in zip(sources, ["404", "refused", "not an http", "[Nn]ame"], strict=True):
+    for source, reason in zip(sources, ["404", "refused", "not an http", "(?:[Nn]ame|stalled)"], strict=True):
         assert re.search(f"{re.escape(source)}: .*{reason}", message), message
     assert "data_dir" in message
 
@@ -218,13 +227,13 @@ def _fetch_in_a_process(archive, folder, source, barrier):
 
 def test_two_processes_download_once(archive, server, tmp_path):
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
+    barrier = context.Barrier(2, timeout=600)
     arguments = archive, tmp_path, server.url("slow"), barrier
     processes = [context.Process(target=_fetch_in_a_process, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(600)
     assert [process.exitcode for process in processes] == [0, 0]
     assert server.asked("slow") == [0]
     assert (tmp_path / archive.filename).read_bytes() == CONTENT
@@ -232,14 +241,14 @@ def test_two_processes_download_once(archive, server, tmp_path):
 
 def test_a_killed_process_leaves_no_lock(archive, server, tmp_path):
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
+    barrier = context.Barrier(2, timeout=600)
     process = context.Process(
         target=_fetch_in_a_process, args=(archive, tmp_path, server.url("stalls"), barrier)
     )
     process.start()
     barrier.wait()
     part = tmp_path / "things.tar.gz.part"
-    for _ in range(500):
+    for _ in range(60_000):
         if part.exists():
             break
         time.sleep(0.01)
@@ -326,7 +335,7 @@ def test_a_pickle_that_runs_something_is_refused_and_runs_nothing(make_evil, pro
     ],
 )
 def test_other_than_a_dict_of_integer_arrays_is_refused(content):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="only integers are read|not a dict"):
         unpickle_arrays(pickle.dumps(content, 4))
 
 
@@ -358,13 +367,13 @@ try:
 except ValueError:
     sys.exit(7)
 """
-    ended = subprocess.run([sys.executable, "-c", code], input=b"\x80\x04" + opcodes, capture_output=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", code], input=b"\x80\x04" + opcodes, capture_output=True, timeout=600)
     assert ended.returncode == 7, ended
 
 
 def test_a_pickle_cannot_change_what_later_ones_meet():
     # BUILD with a pair sets attributes: here on the reader that stands for numpy's _reconstruct.
     attack = b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\n(N}X\x08\x00\x00\x00__call__Nstbs."
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="__call__.*read-only"):
         unpickle_arrays(attack)
     np.testing.assert_array_equal(unpickle_arrays(pickle.dumps({"data": np.arange(3)}, 2))["data"], [0, 1, 2])

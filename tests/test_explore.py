@@ -189,7 +189,7 @@ class Kernel:
         self.client.shell_channel.send(self.client.session.msg(kind, content))
         messages = []
         while True:
-            message = self.client.get_iopub_msg(timeout=60)
+            message = self.client.get_iopub_msg(timeout=600)
             messages.append((message["msg_type"], message["content"]))
             if messages[-1] == ("status", {"execution_state": "idle"}):
                 return messages

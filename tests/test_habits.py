@@ -104,7 +104,7 @@ def _train(folder, started, ended):
     class Wait(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             started.set()
-            ended.wait(60)
+            ended.wait(600)
 
     training.fit(network, data, recipe, folder, progress=False, callbacks=[Wait()])
 
@@ -114,14 +114,14 @@ def test_a_second_process_in_the_folder_of_a_run_is_refused_and_the_first_goes_o
     started, ended = context.Event(), context.Event()
     first = context.Process(target=_train, args=(tmp_path / "run", started, ended))
     first.start()
-    assert started.wait(120)
+    assert started.wait(600)
     data = datasets.load_dataset("cluttered_digits")
     network = models.create_model("resnet_tiny", width=0.25)
     recipe = training.recipe("smoke", epochs=1, batch_size=16, train_images=32)
     with pytest.raises(ValueError, match="another process trains in output_dir"):
         training.fit(network, data, recipe, tmp_path / "run", progress=False)
     ended.set()
-    first.join(120)
+    first.join(600)
     assert first.exitcode == 0 and (tmp_path / "run" / "history.csv").exists()
     assert not (tmp_path / "run" / ".training.lock").exists()
     assert len(training.fit(network, data, recipe, tmp_path / "run", progress=False)) == 1  # it is finished

@@ -47,7 +47,7 @@ def lab(live, tmp_path_factory):
             notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
             notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
             if by_program:
-                NotebookClient(notebook).execute()
+                NotebookClient(notebook, startup_timeout=600).execute()
             nbformat.write(notebook, folder / name)
             server.trust(folder / name)
             opened = live.Notebook(browser, server, name)

@@ -47,10 +47,10 @@ def test_both_listings_have_the_same_logits_with_the_same_weights(monkeypatch):
         expected = keras.ops.convert_to_numpy(ours(images, training=training))
         with torch.no_grad():
             found = theirs.train(training)(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_the_listings_run_alone():
+def test_the_listing_in_keras_runs_alone():
     import subprocess
 
     program = "import network_keras; print(network_keras.attention_56().count_params())"

@@ -159,16 +159,17 @@ def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
     else:
         data = datasets.load_dataset(recorded["name"], seed=record["seed"])
         assert data.fingerprint == recorded["fingerprint"]
-    expected = {record["recipe"]["precision"]: record["test"]["last_epoch"]["error"]}
-    expected |= {"float32": runs.pretrained._about(name)["float32_error"]}
-    for precision, error in expected.items():
+    found = {}
+    for precision in dict.fromkeys((record["recipe"]["precision"], "float32")):  # the last is looked at again below
         keras.config.set_dtype_policy(precision)
         try:
             network = runs.load_pretrained(name)
         finally:
             keras.config.set_dtype_policy("float32")
-        found = training.evaluate(network, data, data.test)["error"]
-        assert found == pytest.approx(error, abs=0.1), precision
+        found[precision] = training.evaluate(network, data, data.test)["error"]
+    half = 0.1  # what half precision may cost, as ship.py has it
+    assert found[record["recipe"]["precision"]] == pytest.approx(record["test"]["last_epoch"]["error"], abs=half)
+    assert found["float32"] == pytest.approx(runs.pretrained._about(name)["float32_error"], abs=half)
     if "localization" in record:
         scores, kept = masks.localization(network, data), record["localization"]
         assert scores["modules"] == pytest.approx(kept["modules"], abs=0.002)

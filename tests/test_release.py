@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 import yaml
-from runs import ROOT
+from runs import ROOT, tracked
 
 import ranet_lib
 from ranet_lib import runs
@@ -94,7 +94,5 @@ def test_the_source_distribution_passes_its_tests_with_no_repository_around_it(d
     words = ["-m", "pytest", "-q", "tests/test_address.py", "tests/test_records.py", "tests/test_grid.py"]
     done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if tracked.returncode == 0:  # there is a repository here
-        unpacked = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        assert set(tracked.stdout.split()) <= unpacked
+    unpacked = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(tracked()) <= unpacked

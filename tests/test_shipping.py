@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -51,10 +52,29 @@ def test_masks_are_exchanged_within_a_class_and_the_networks_own_change_no_answe
     assert (look.answers_with(network, look.swapped, [0, 1, 2], images, labels) != plain).any()
 
 
-def test_a_look_at_the_same_weights_is_never_replaced(scripts, capsys):
-    with pytest.raises(SystemExit):
-        scripts[1].main(["attention_56-cifar10"])
-    assert "is there already, for these weights" in capsys.readouterr().err
+def test_a_look_is_replaced_when_the_weights_are_others_and_only_then(scripts, tmp_path, capsys):
+    look, name = scripts[1], "attention_56-cifar10"
+    words = [name, "--folder", str(tmp_path), "--data-dir", str(tmp_path / "missing")]
+    shutil.copy(look.LOOKS / f"{name}.json", tmp_path)
+    for message in ("is there already, for these weights", "there is no folder"):
+        with pytest.raises(SystemExit):
+            look.main(words)
+        assert message in capsys.readouterr().err
+        (tmp_path / f"{name}.json").write_text('{"weights": "of another network"}', encoding="utf-8")
+
+
+def test_shares_of_a_mask_and_the_surest_mistakes(scripts):
+    look, rng = scripts[1], np.random.default_rng(0)
+    names = ("share_of_channel", "share_of_channel_and_place", "share_of_image")
+    channels = np.broadcast_to(rng.normal(size=(1, 1, 1, 6)), (40, 4, 4, 6))
+    places = np.broadcast_to(rng.normal(size=(1, 4, 4, 6)), (40, 4, 4, 6))
+    assert [look.described_mask(channels)[name] for name in names] == pytest.approx([1, 1, 0])
+    assert [look.described_mask(places)[name] for name in names[1:]] == pytest.approx([1, 0])
+    logits = np.array([[9.0, 0], [0, 3], [5, 0], [0, 8]])
+    network = SimpleNamespace(predict=lambda *words, **more: logits)
+    found = look.mistakes(network, None, np.array([0, 0, 1, 1]), ("cat", "dog"))
+    assert (found["wrong"], found["right_and_surer_than_99"]) == (2, 2)
+    assert [one["image"] for one in found["surest"]] == [2, 1]
 
 
 def test_a_folder_without_a_finished_run_is_refused(scripts, tmp_path, capsys):
