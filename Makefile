@@ -3,9 +3,10 @@
 # The first command makes a virtual environment in .venv with the versions of requirements.lock; nothing is installed
 # outside this folder. The environment is made again when pyproject.toml or requirements.lock change.
 
-# The backend of Keras, an extra of pyproject.toml. The choice is kept until another is named.
+# The backend of Keras, an extra of pyproject.toml. The choice is kept until another is named, also when an installation
+# fails.
 BACKENDS := cpu tensorflow cuda jax torch
-BACKEND ?= $(or $(basename $(notdir $(firstword $(wildcard .venv/*.stamp)))),cpu)
+BACKEND ?= $(or $(basename $(notdir $(firstword $(wildcard .venv/*.stamp)))),$(shell cat .backend 2>&-),cpu)
 ifeq ($(filter $(BACKEND),$(BACKENDS)),)
 $(error BACKEND must be one of $(BACKENDS); received '$(BACKEND)')
 endif
@@ -27,7 +28,7 @@ IMPORTED := $(wildcard book/experiments/grid.* book/experiments/contrasts.* book
 PAGES := _config.yml _toc.yml $(shell find book/. -not -path '*__pycache__*' -not -path '*.ipynb_checkpoints*')
 SHAPES := _config.yml _toc.yml $(shell find book/_ext book/assets book/references.bib -not -path '*__pycache__*')
 
-# Keras takes its backend from here, in the chapters and in the tests.
+# Keras takes its backend from here; outside of make, from keras_backend.pth in .venv.
 export KERAS_BACKEND := $(if $(filter jax torch,$(BACKEND)),$(BACKEND),tensorflow)
 # Notebooks and pages are UTF-8, whatever the machine's locale.
 export PYTHONUTF8 := 1
@@ -118,7 +119,7 @@ lock: $(OWN_UV)
 		--no-annotate --custom-compile-command "make lock"
 
 clean:
-	rm -rf _build dist .venv .uv .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build dist .venv .uv .backend .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Only pages that have changed are read and written again. A warning must not hide in what Sphinx keeps of a page, so
@@ -154,9 +155,12 @@ _build/repeat.stamp: _build/cache.stamp
 .venv/$(BACKEND).stamp: pyproject.toml requirements.lock | $(OWN_UV)
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 on the PATH. Install one, or name it:" \
 		"make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo $(BACKEND) > .backend
 	rm -rf .venv
 	$(UV) venv --quiet --python $(PYTHON) .venv
 	$(UV) pip install --python .venv --editable '.[book,test,batch,$(BACKEND)]' --constraint requirements.lock
+	@echo "import os; os.environ.setdefault('KERAS_BACKEND', '$(KERAS_BACKEND)')" > \
+		"$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/keras_backend.pth"
 	@mkdir -p .venv/etc/ipython && cp book/ipython_kernel_config.py .venv/etc/ipython
 	@touch $@
 

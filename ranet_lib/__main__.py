@@ -46,7 +46,10 @@ def main(arguments=None):
         settings = Path(sys.prefix, "etc", "ipython")
         settings.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "book" / "ipython_kernel_config.py", settings)
-    environment = {**os.environ, "PYTHONUTF8": "1"}  # as notebooks and pages are, whatever the machine's locale
+    # A kernel of this environment, also where JUPYTER_PATH or the home folder has another's.
+    kernels = [str(Path(sys.prefix, "share", "jupyter")), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+    # Notebooks and pages are UTF-8, whatever the machine's locale.
+    environment = {**os.environ, "JUPYTER_PATH": os.pathsep.join(kernels), "PYTHONUTF8": "1"}
     test = [["-m", "pytest", *more]]
     commands = test if asked.command == "test" else {"book": book, "train": train_in}[asked.command](asked, more)
     for words in commands:

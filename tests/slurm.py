@@ -69,6 +69,7 @@ class Cluster:
         srun.chmod(0o755)
         path = f"{folder / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
+        self.environment["RANET_ALLOW_CPU"] = "1"  # its GPU is one in name only
 
         key = folder / "munge.key"
         key.write_bytes(os.urandom(128))

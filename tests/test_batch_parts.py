@@ -1,6 +1,7 @@
 """The parts of a batch, one by one: the command, the GPUs, how many runs go on, the time that is left."""
 
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("batches need Linux or macOS", allow_module_level=True)
 
+from small_cifar import write_folder
 from test_batch import EXPERIMENTS, entry, write_grid
 
 from ranet_lib import counting, runs, training
@@ -97,7 +99,7 @@ def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkey
     import processes
 
     started = []
-    monkeypatch.setattr(batch, "subprocess", SimpleNamespace(Popen=lambda words, **more: started.append(more["env"])))
+    monkeypatch.setattr(batch, "subprocess", SimpleNamespace(DEVNULL=None, Popen=lambda words, **more: started.append(more["env"])))
     monkeypatch.setattr(processes, "count_cores", lambda: 8)
     monkeypatch.setattr(processes, "list_gpus", lambda: [])
     for name in processes.THREADS:
@@ -178,23 +180,40 @@ def test_the_slices_of_a_divided_gpu_take_its_place(batch, monkeypatch, listed, 
     assert processes.list_gpus() == gpus
 
 
-def test_gpus_that_tensorflow_cannot_use_are_left(batch, monkeypatch, capsys):
-    import keras
+def test_gpus_that_the_backend_cannot_use_are_left(batch, monkeypatch, capsys):
+    import processes
 
-    tensorflow = pytest.importorskip("tensorflow")
-    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    for built, left in ((True, "0,1"), (False, "-1")):
+    for device, left in (("NVIDIA H100", "0,1"), ("CPU: some", "-1")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        monkeypatch.setattr(tensorflow.test, "is_built_with_cuda", lambda built=built: built)
-        batch.leave_gpus_that_tensorflow_cannot_use()
+        monkeypatch.setattr(processes, "device", lambda device=device: device)
+        batch.leave_gpus_out_of_reach()
         assert os.environ["CUDA_VISIBLE_DEVICES"] == left
-        assert ("make install BACKEND=cuda" in capsys.readouterr().out) is not built
+        assert ("make install BACKEND=cuda" in capsys.readouterr().out) == (left == "-1")
+
+
+def test_a_job_whose_gpu_the_backend_cannot_use_fails_at_once(batch, tmp_path, capfd, monkeypatch):
+    """Really: this TensorFlow is asked for its device, and has none but the processor."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")  # whose GPUs are the job's own
+    monkeypatch.delenv("RANET_ALLOW_CPU", raising=False)
+    done = subprocess.run([sys.executable, EXPERIMENTS / "run.py", tmp_path, "{}"])
+    assert done.returncode == 1 and sorted(path.name for path in tmp_path.iterdir()) == [".lock", "log.txt"]
+    assert "RuntimeError: this job has a GPU that Keras's backend cannot use" in batch.reason(tmp_path)
+
+
+def test_data_without_the_published_checksums_is_named_before_the_runs(batch, tmp_path, capsys):
+    folder = write_folder(tmp_path, "cifar10", "binary")
+    batch.check_data([{"dataset": "cifar10", "data_dir": str(folder)}])
+    assert "its runs are recorded as unverified and test no claim" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds the class folders .*; at least two are needed"):
+        batch.check_data([{"dataset": f"folder:{folder.parent}", "data_dir": None}])
 
 
 def test_a_container_has_no_more_than_it_is_allowed(batch, tmp_path, monkeypatch):
     import processes
 
     monkeypatch.setattr(processes, "LIMITS", tmp_path)
+    monkeypatch.setattr(processes, "GROUP", tmp_path / "cgroup")
     alone = processes.count_cores(), processes.count_memory()
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
@@ -202,6 +221,10 @@ def test_a_container_has_no_more_than_it_is_allowed(batch, tmp_path, monkeypatch
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "memory.max").write_text("1000000\n")
     assert (processes.count_cores(), processes.count_memory()) == (1, 1_000_000)
+    (tmp_path / "job" / "step").mkdir(parents=True)  # as Slurm limits a job on a machine of many
+    (tmp_path / "cgroup").write_text("0::/job/step\n")
+    (tmp_path / "job" / "memory.max").write_text("500000\n")
+    assert (processes.count_cores(), processes.count_memory()) == (1, 500_000)
 
 
 def test_the_lock_of_another_users_gpu_is_respected(batch, tmp_path, monkeypatch):

@@ -167,7 +167,6 @@ def test_a_grid_of_anything(tmp_path, content):
         (b"small:\n  - {learning_rate: 1:30}\n", 2, "not a value: '1:30'"),
         (b'small:\n  - {model: "\\U00110000"}\n', 1, "not YAML: chr"),
         (b'small:\n  - {model: "\\Uffffffff"}\n', 1, "not YAML"),
-        (b"small:\n  - {model: attention_tiny, profile: smoke, dataset: 'folder:/no/such'}", 2, "there is no folder"),
         (b"small:\n  - {model: attention_tiny, profile: smoke, dataset: cluttered_digits,\n    learning_rate: "
          + b"9" * 400 + b"}", 3, "learning_rate must be a number"),
         (b"small: &a\n  - *a\n", 1, "nested without end"),

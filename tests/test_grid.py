@@ -23,6 +23,14 @@ def grid(monkeypatch):
     return grid
 
 
+def test_a_folder_of_images_may_be_missing_where_only_the_grid_is_read(grid, tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"mine:\n  - {{model: resnet_tiny, dataset: 'folder:{tmp_path / 'photos'}', profile: smoke}}\n")
+    (parameters,) = grid.read_grid(path)["mine"].values()
+    with pytest.raises(FileNotFoundError, match="there is no folder .*photos"):
+        runs.check_parameters(parameters)
+
+
 def option(run, name, default):
     return run.get("model_options", {}).get(name, default)
 

@@ -1,6 +1,7 @@
 """What is installed: the package's requirements, the lock file, and the style of the code."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -73,6 +74,21 @@ def test_lock_has_a_version_of_every_requirement(line):
     pinned = [str(pin.specifier).removeprefix("==") for pin in pins if pin.name == canonicalize_name(requirement.name)]
     assert pinned
     assert all(version in requirement.specifier for version in pinned)
+
+
+def make(*words):
+    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_hands_on_what_it_is_given_and_lists_its_commands():
+    asked = make("-n", "experiments", "GROUP=small", "DATA=my data", "JOBS=2", "SNAKEMAKE_FLAGS=--profile p").stdout
+    assert "batch.py small --data-dir 'my data'" in asked and "--jobs 2 -- --profile p" in asked
+    assert "results.py 'my runs'" in make("-n", "results", "RUNS=my runs").stdout
+    wrong = make("BACKEND=foo", "help")
+    assert wrong.returncode == 2 and "received 'foo'" in wrong.stderr
+    phony = set(re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)[1].split())
+    assert phony - set(re.findall(r"\bmake ([a-z-]+)", make("help").stdout)) == {"help"}
 
 
 def test_style():

@@ -64,14 +64,18 @@ def main(arguments=None):
     except (OSError, ValueError) as error:
         parser.error(str(error))
     folder = asked.runs.expanduser().resolve()
-    held = processes.lock(folder / ".lock")
+    try:
+        held = processes.lock(folder / ".lock")
+    except OSError as error:
+        parser.error(f"--runs must be a folder that can be written, with locks; received {str(folder)!r} ({error})")
     if held is None:
         sys.exit(f"another batch is working in {folder}; wait for its end, or name another folder with --runs")
     for name, run in checked.items():
         put_aside(folder / name, run)
     elsewhere = any(word.partition("=")[0] in ("--profile", "--executor", "-e") for word in for_snakemake)
+    elsewhere = elsewhere or bool(os.environ.get("SNAKEMAKE_PROFILE"))
     if not elsewhere:
-        leave_gpus_that_tensorflow_cannot_use()
+        leave_gpus_out_of_reach()
         warn_of_bfloat16(checked.values())
     jobs = asked.jobs if elsewhere else at_a_time(asked.jobs)
     options = [*limits(jobs, elsewhere), *for_snakemake]
@@ -103,20 +107,20 @@ def check_home():
 
 
 def check_data(runs):
-    """Read each data set in a folder that is named once, before a run of it starts: it may not be there, or damaged."""
-    for dataset, data_dir in {(run["dataset"], run["data_dir"]) for run in runs if run["data_dir"] is not None}:
-        datasets.load_dataset(dataset, data_dir)
+    """Read each data set in a folder once, before a run of it starts: it may not be there, or damaged."""
+    for dataset, data_dir in {(run["dataset"], run["data_dir"]) for run in runs}:
+        if data_dir is None and not dataset.startswith("folder:"):
+            continue
+        if datasets.load_dataset(dataset, data_dir).copy == "unverified" and dataset.startswith("cifar"):
+            told = "lacks the published checksums (changed, or the binary form unpacked: take its .tar.gz)"
+            print(f"{dataset} in {data_dir} {told}; its runs are recorded as unverified and test no claim", flush=True)
 
 
-def leave_gpus_that_tensorflow_cannot_use():
-    """Where TensorFlow has no CUDA, as `BACKEND=cpu` installs it, say so and have the runs share the cores."""
-    if keras.backend.backend() == "tensorflow" and processes.list_gpus():
-        import tensorflow
-
-        if not tensorflow.test.is_built_with_cuda():
-            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-            advice = "`make install BACKEND=cuda` installs one that can"
-            print(f"this TensorFlow cannot use the GPUs of this machine; {advice}", flush=True)
+def leave_gpus_out_of_reach():
+    """Where the backend cannot use this machine's GPUs, say so and have the runs share the cores."""
+    if processes.list_gpus() and processes.device().startswith("CPU"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        print(f"{keras.backend.backend()} cannot use the GPUs of this machine; {processes.ADVICE}", flush=True)
 
 
 def warn_of_bfloat16(runs):

@@ -136,7 +136,7 @@ def _runs(group, entries, wrong):
         for chosen in itertools.product(*choices):
             parameters = {name: value for name, value, _ in chosen}
             try:
-                name = runs.run_name(runs.check_parameters(parameters))
+                name = runs.run_name(runs.check_parameters(parameters, there=False))
             except (ValueError, OSError) as error:
                 said = str(error).split()[:3]
                 for parameter, value, place in chosen:

@@ -1,5 +1,6 @@
 """Processes and locks of a batch: what has to hold when any of them is killed."""
 
+import contextlib
 import ctypes
 import os
 import re
@@ -20,8 +21,10 @@ except ImportError:
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
-#: What Linux lets a container use.
-LIMITS = Path("/sys/fs/cgroup")
+#: What Linux lets a container or a job use, and which part of it is this process's.
+LIMITS, GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+ADVICE = "`make install BACKEND=cuda` installs a TensorFlow that can"
 
 
 def count_cores():
@@ -37,11 +40,15 @@ def count_memory():
 
 
 def _limits(name):
-    """The numbers in a file of `LIMITS`; [] where there is no limit."""
-    try:
-        return [int(word) for word in (LIMITS / name).read_text().split()]
-    except (OSError, ValueError):  # no container, or one whose limit is "max"
-        return []
+    """The numbers in the file `name` of the strictest group of `LIMITS` around this process; [] without a limit."""
+    own, found = LIMITS, []
+    with contextlib.suppress(OSError):
+        own = LIMITS / GROUP.read_text(encoding="utf-8").rpartition("::/")[2].strip()
+    for group in (own, *own.parents):
+        if group.is_relative_to(LIMITS):
+            with contextlib.suppress(OSError, ValueError):  # no such group, or one whose limit is "max"
+                found.append([int(word) for word in (group / name).read_text().split()])
+    return min(found, key=lambda limit: limit[0] / limit[-1] if limit[1:] else limit[0], default=[])
 
 
 def lacks_bfloat16(cpuinfo=Path("/proc/cpuinfo")):
@@ -67,6 +74,8 @@ def lock(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file = open(path, "ab")
+        with contextlib.suppress(OSError):  # it is there already, and another user's
+            os.chmod(path, 0o666)
     except PermissionError:  # another user's, who shares this machine's GPUs
         file = open(path, "rb")
     try:
@@ -99,6 +108,13 @@ def list_gpus():
         return []
     slices = re.findall(r"UUID: (MIG-[^)]+)\)", listed.stdout)  # of GPUs that are divided
     return slices or [str(number) for number, _ in enumerate(listed.stdout.splitlines())]
+
+
+def device():
+    """What the backend of Keras computes on. Another process looks, so that this one holds no GPU."""
+    code = "from ranet_lib import runs; print(runs.environment()['device'])"
+    looked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return (looked.stdout.splitlines() or ["CPU"])[-1]
 
 
 def take_gpus(count):

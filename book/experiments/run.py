@@ -41,6 +41,12 @@ def main(folder, parameters):
         try:
             parameters = json.loads(parameters)
             gpus = processes.take_gpus(parameters.get("devices") or 1)
+            if processes.list_gpus() and "RANET_ALLOW_CPU" not in os.environ and processes.device().startswith("CPU"):
+                why = f"this job has a GPU that Keras's backend cannot use; {processes.ADVICE}"
+                raise RuntimeError(f"{why}, RANET_ALLOW_CPU=1 trains on the processor")
+            # A kernel of this environment, also where JUPYTER_PATH or the home folder has another's.
+            places = [os.path.join(sys.prefix, "share", "jupyter"), os.environ.get("JUPYTER_PATH")]
+            os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, places))
             papermill.execute_notebook(
                 str(TRAIN), str(folder / "train.ipynb"), parameters | {"output_dir": str(folder)}, progress_bar=False,
                 start_timeout=600,  # seconds: on a busy machine a kernel takes longer than the usual 60

@@ -47,8 +47,8 @@ def load_dataset(name: str, data_dir: str | os.PathLike | None = None, seed: int
     return digits.load(seed) if name == "cluttered_digits" else cifar.load(name, data_dir, seed)
 
 
-def check_name(name: str, data_dir: str | os.PathLike | None = None) -> None:
-    """Raise the ValueError or FileNotFoundError of `load_dataset` for a wrong `name` or `data_dir`; load nothing."""
+def check_name(name: str, data_dir: str | os.PathLike | None = None, there: bool = True) -> None:
+    """Raise the ValueError of `load_dataset` for a wrong `name` or `data_dir`, its FileNotFoundError if `there`."""
     is_folder = isinstance(name, str) and name.startswith("folder:")
     if not is_folder and (not isinstance(name, str) or name not in ("cluttered_digits", *cifar.CLASSES)):
         allowed = "'cluttered_digits', 'cifar10', 'cifar100' and 'folder:PATH'"
@@ -57,6 +57,6 @@ def check_name(name: str, data_dir: str | os.PathLike | None = None) -> None:
         why = "which names its folder itself" if is_folder else "which reads no files"
         raise ValueError(f"data_dir={str(data_dir)!r} does not go with {name!r}, {why}")
     place = name.removeprefix("folder:") if is_folder else data_dir
-    if place is not None and not checks.path("the folder of the data set", place).exists():
+    if place is not None and not checks.path("the folder of the data set", place).exists() and there:
         source = f"dataset={name!r}" if is_folder else "data_dir"
         raise FileNotFoundError(f"there is no folder {str(place)!r}, which {source} names")

@@ -23,13 +23,14 @@ PARAMETERS = {
 _IPYTHON_NAMES = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 
 
-def check_parameters(names):
+def check_parameters(names, there=True):
     """Check the parameters of an experiment before anything is loaded or written.
 
     `names` are the notebook's `globals()`, or any dict of parameters. When the notebook is run again by hand, its own
     variables are among them, and only a name that is nearly a parameter's is refused. Returns a dict with every
     parameter of `PARAMETERS`, defaults filled in, and `recipe` (a `Recipe`) in place of those that change one. Raises a
-    ValueError for an unknown name, a wrong value, or an `output_dir` that holds a finished run.
+    ValueError for an unknown name, a wrong value, or an `output_dir` that holds a finished run, and, unless `there` is
+    False, a FileNotFoundError for data that is not there.
     """
     given = {
         name: value for name, value in names.items()
@@ -52,7 +53,7 @@ def check_parameters(names):
             wanted = """a dict or its JSON, such as '{"learning": "naive"}'"""
             raise ValueError(f"model_options must be {wanted}; received {options!r} ({error})") from None
     run["model_options"] = models.check_options(run["model"], {} if options is None else options)
-    datasets.check_name(run["dataset"], run["data_dir"])
+    datasets.check_name(run["dataset"], run["data_dir"], there)
     if run["data_dir"] is not None:
         run["data_dir"] = str(checks.path("data_dir", run["data_dir"]).resolve())
     if run["dataset"].startswith("folder:"):
