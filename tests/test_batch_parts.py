@@ -99,7 +99,8 @@ def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkey
     import processes
 
     started = []
-    monkeypatch.setattr(batch, "subprocess", SimpleNamespace(DEVNULL=None, Popen=lambda words, **more: started.append(more["env"])))
+    popen = lambda words, **more: started.append(more["env"])  # noqa: E731
+    monkeypatch.setattr(batch, "subprocess", SimpleNamespace(DEVNULL=None, Popen=popen))
     monkeypatch.setattr(processes, "count_cores", lambda: 8)
     monkeypatch.setattr(processes, "list_gpus", lambda: [])
     for name in processes.THREADS:

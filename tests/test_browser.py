@@ -15,6 +15,8 @@ import pytest
 import yaml
 from opened import check, console_errors, visit
 from runs import ROOT
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 sys.path.insert(0, str(ROOT / "book"))
@@ -138,6 +140,25 @@ def test_no_page_loads_every_icon_there_is(site, pages):
 def test_solutions_are_folded(pages):
     assert any(page.found["solutions"] for page in pages)
     check(pages, lambda page: [text for text, folded in page.found["solutions"] if not folded])
+
+
+def test_the_title_of_a_solution_opens_it(site, browser):
+    """Wherever it is clicked, as on the link to the exercise that it holds."""
+    errors, _, _ = visit(browser, (site / "book" / "03_residual_units.html").as_uri())
+    link = browser.find_elements(By.CSS_SELECTOR, ".solution .admonition-title a")[1]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", link)
+    ActionChains(browser).move_to_element(link).click().perform()
+    shut = "return arguments[0].closest('.solution').classList.contains('toggle-hidden')"
+    assert not browser.execute_script(shut, link)
+    assert errors + console_errors(browser) == []
+
+
+def test_pages_say_what_they_are_about_and_the_top_has_a_title(site, pages):
+    for chapter in chapters():
+        text = (site / page_name(chapter)).read_text(encoding="utf-8")
+        assert re.search(r'<meta name="description" content="[^"]{40,180}">', text), chapter
+        assert 'data-theme="auto"' not in text  # for which the theme has no colours
+    assert "<title>Residual attention, step by step</title>" in (site / "index.html").read_text(encoding="utf-8")
 
 
 def test_colab_buttons_lead_to_the_repositorys_own_address_or_nowhere(pages):

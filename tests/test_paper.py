@@ -215,7 +215,7 @@ def test_the_epub_is_valid_and_everything_is_in_it(epub):
         ("book/one.xhtml#two-frameworks", "Two frameworks"),
     ]  # fmt: skip
     assert ("book/glossary.xhtml", "Look it up") in entries
-    assert "cover.png" in pages["content.opf"]
+    assert "cover.png" in pages["content.opf"] and "schema:accessMode" in pages["content.opf"]
 
 
 def test_what_latex_complains_about_stops_the_build():

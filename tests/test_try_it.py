@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 from firefox import Firefox, find_firefox
-from opened import RUN_AXE, axe
+from opened import RUN_AXE, WIDER_THAN_WINDOW, axe
 from PIL import Image
 from programs import find_programs
 from selenium.webdriver.common.by import By
@@ -18,6 +18,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from ranet_lib import masks, runs
 
+DESK = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
 HEAVIEST = 6_000_000  # bytes of all that the page loads when it is asked to
 
 # Logits, and the masks' means over their channels, of prepared images `(count, 32, 32, 3)`.
@@ -32,9 +33,7 @@ def page(site, browser):
     if not (site / "_static" / "live" / "runtime.js").exists():
         give_up = pytest.fail if shutil.which("npm") or os.environ.get("CI") else pytest.skip
         give_up("the site was built without npm's packages; `make book` says why")
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    )
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", DESK)
     browser.get((site / "book" / "try_it.html").as_uri())
     assert not browser.execute_script("return typeof tf !== 'undefined'")  # nothing is loaded before it is asked for
     press(browser, part(browser, "load"))
@@ -120,6 +119,26 @@ def test_nothing_bars_a_reader_from_what_is_loaded(page):
     page.execute_script(axe())
     found = page.execute_async_script(RUN_AXE, "dark") + page.execute_async_script(RUN_AXE, "light")
     assert found == []
+
+
+def test_what_is_loaded_fits_a_small_phone(page):
+    small = {"width": 320, "height": 640, "deviceScaleFactor": 2, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", small)
+    try:
+        assert page.execute_script(WIDER_THAN_WINDOW) == []
+        section = "const box = document.getElementById('try-it').parentElement; return [box.scrollWidth, box.clientWidth]"
+        wide, room = page.execute_script(section)
+        assert wide <= room
+        assert part(page, "size").size["height"] >= 24  # what a finger can hit: WCAG 2.2, target size
+    finally:
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", DESK)
+
+
+def test_a_drawing_is_a_picture_too(page, tmp_path):
+    (tmp_path / "drawing.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="90"><rect width="40" height="45" fill="red"/></svg>'
+    )
+    assert after(page, give, page, tmp_path / "drawing.svg") and trouble(page) == ""
 
 
 def test_every_control_changes_what_is_seen(page):

@@ -7,9 +7,11 @@ A picture further down loads when the reader comes near it. Its size is known be
 """
 
 import re
+from html import escape
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from docutils import nodes
 from PIL import Image
 
 SCRIPT = "_static/scripts/fontawesome.js"
@@ -55,6 +57,10 @@ def cut_icons(app, exception):
         used.update(re.findall(r"\bfa-([a-z][a-z0-9-]+)", text))
         if path.suffix == ".html" and "fontawesome.js" in text:
             text = re.sub(r'\s*<(?:script|link)[^>]*fontawesome\.js[^>]*>(?:</script>)?', "", text)
+            # The theme has colours for light and dark, none for "auto": without a script, and until one has run.
+            text = text.replace('data-theme="auto"', 'data-theme="light"', 1)
+            dark = 'matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"'
+            text = text.replace('getItem("theme") || "auto"', f'getItem("theme") || ({dark})', 1)
             path.write_text(text, encoding="utf-8", newline="\n")
     found = {name: re.search(ENTRY % re.escape(name), table) for name in sorted(used)}
     rules = [f".fa-{name} {{ --icon: {icon(entry)}; }}" for name, entry in found.items() if entry]
@@ -66,10 +72,30 @@ def cut_icons(app, exception):
 def size(path):
     """Width and height of a picture in pixels."""
     if path.suffix == ".svg":
-        box = re.search(r'viewBox="([^"]+)"', path.read_text(encoding="utf-8"))[1]
-        return [round(float(number)) for number in box.split()[2:]]
+        text = path.read_text(encoding="utf-8")
+        box = re.search(r'viewBox="([^"]+)"', text)[1]
+        points = 4 / 3 if re.search(r'<svg [^>]*\bwidth="[\d.]+pt"', text) else 1  # as Matplotlib measures
+        return [round(points * float(number)) for number in box.split()[2:]]
     with Image.open(path) as image:
         return image.size
+
+
+def description(doctree):
+    """The first paragraph that stands in no box, cut to what a list of results shows."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        text = " ".join(paragraph.astext().split())
+        if isinstance(paragraph.parent, nodes.section) and len(text) > 40:
+            return text if len(text) <= 160 else text[:157].rsplit(" ", 1)[0] + " …"
+    return ""
+
+
+def top_page(app, exception):
+    """The page at the top, which leads to the book: with a title, and a link for those whom nothing sends on."""
+    if not exception and app.builder.name == "html":
+        to, title = f"{app.config.root_doc}.html", escape(app.config.html_title)
+        page = f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        page += f'<meta http-equiv="refresh" content="0; url={to}"><a href="{to}">{title}</a></html>\n'
+        Path(app.outdir, "index.html").write_text(page, encoding="utf-8", newline="\n")
 
 
 def mend_body(app, page, template, context, doctree):
@@ -89,13 +115,19 @@ def mend_body(app, page, template, context, doctree):
         return text
 
     body = re.sub(r"<img [^>]*>", picture, context["body"])
+    # What folded code is called must be what can be read on it.
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     # A bibliography is a list to docutils, but one whose entries have a role that no list may hold.
     body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     context["body"] = body.replace(' role="doc-biblioentry"', "")
+    if doctree is not None and (said := escape(description(doctree))):
+        names = ('name="description"', 'property="og:description"')
+        context["metatags"] += "".join(f'\n<meta {name} content="{said}">' for name in names)
 
 
 def setup(app):
     app.add_css_file("icons.css")
     app.connect("html-page-context", mend_body)
     app.connect("build-finished", cut_icons)
+    app.connect("build-finished", top_page, priority=900)  # after the table of contents' own
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

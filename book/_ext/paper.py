@@ -317,6 +317,8 @@ class BookEpub(Epub3Builder):
 
         text = path.read_text(encoding="utf-8")
         text = re.sub(r'<item [^>]*href="([^"]+)"[^>]*>', declared, text)
+        said = "".join(f'<meta property="schema:{name}">{one}</meta>\n' for name, all_ in ACCESS.items() for one in all_)
+        text = text.replace("</metadata>", f"{said}</metadata>", 1)
         path.write_text(text, encoding="utf-8", newline="\n")
 
     def build_toc(self):
@@ -328,6 +330,11 @@ class BookEpub(Epub3Builder):
         path.write_text(text, encoding="utf-8", newline="\n")
 
 
+#: What an EPUB says of itself to readers who do not see it, in the words of schema.org.
+ACCESS = {
+    "accessMode": ["textual", "visual"], "accessModeSufficient": ["textual"], "accessibilityHazard": ["none"],
+    "accessibilityFeature": ["alternativeText", "MathML", "structuralNavigation", "tableOfContents"],
+}  # fmt: skip
 #: What of the site's static files an EPUB needs.
 STATIC = ["pygments.css", "paper.css", "cover.png"]
 #: What stands over folded code on a page; the two have one meaning, and no paragraph may stand there.

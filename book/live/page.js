@@ -34,14 +34,16 @@
       const { tf, liveWasm, liveWeights } = window;
       const paths = ["", "-simd", "-threaded-simd"].map((kind) => [`tfjs-backend-wasm${kind}.wasm`, liveWasm]);
       tf.wasm.setWasmPaths(Object.fromEntries(paths));
+      tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false); // all three names have the binary without threads
       if (!(await tf.env().getAsync("WASM_HAS_SIMD_SUPPORT"))) throw new Error("WebAssembly without SIMD");
       if (!(await tf.setBackend("wasm"))) throw new Error("WebAssembly");
       live = { tf, weights: liveWeights, predict: network(tf, liveWeights) };
+      await choose(root.querySelector("[data-picture]"));
       find("load").hidden = true;
       find("work").hidden = false;
-      await choose(root.querySelector("[data-picture]"));
       find("file").focus();
     } catch (error) {
+      live = null;
       find("load").disabled = false;
       say("");
       const why = error.message === "runtime.js"
@@ -56,15 +58,24 @@
   async function read(file) {
     complain("");
     if (!live || !file) return;
-    let bitmap;
+    let picture;
     try {
-      bitmap = await createImageBitmap(file);
-    } catch {
-      complain(`${file.name || "This"} is not a picture that this browser can read.`);
-      return;
+      picture = await createImageBitmap(file);
+    } catch { // it may still be a drawing (SVG), which not every browser turns into a bitmap
+      const address = URL.createObjectURL(file);
+      picture = new Image();
+      picture.src = address;
+      try {
+        await picture.decode();
+      } catch {
+        complain(`${file.name || "This"} is not a picture that this browser can read.`);
+        return;
+      } finally {
+        URL.revokeObjectURL(address);
+      }
     }
-    take(bitmap, bitmap.width, bitmap.height);
-    bitmap.close();
+    take(picture, picture.naturalWidth || picture.width, picture.naturalHeight || picture.height);
+    picture.close?.();
     await look();
   }
 
@@ -158,12 +169,12 @@
     }
     const images = tf.tensor(values, [1, SIDE, SIDE, 3]);
     const { logits, masks } = predict(images, change, find("naive").checked);
-    const probabilities = await tf.softmax(logits).data();
-    answer([...probabilities]);
+    const shares = tf.softmax(logits);
+    answer([...(await shares.data())]);
     drawPhoto();
     for (let number = 0; number < masks.length; number++) await drawMask(number, masks[number], small);
     live.masks = masks.map((mask) => mask.arraySync());
-    tf.dispose([images, logits, ...masks.filter((mask) => !others || !others.includes(mask))]);
+    tf.dispose([images, logits, shares, ...masks.filter((mask) => !others || !others.includes(mask))]);
   }
 
   function answer(probabilities) {
@@ -186,10 +197,14 @@
     const canvas = find("photo");
     canvas.width = photo.width;
     canvas.height = photo.height;
+    canvas.style.width = `${Math.min(13, (26 * photo.width) / photo.height)}rem`;
+    // A finger moves the square where there is room for it, and scrolls the page elsewhere.
+    const [across, down] = [square.size < photo.width, square.size < photo.height];
+    canvas.style.touchAction = across && down ? "none" : across ? "pan-y" : down ? "pan-x" : "auto";
     const context = canvas.getContext("2d");
     context.drawImage(photo, 0, 0);
     context.lineWidth = Math.max(2, photo.width / 120);
-    for (const [style, dash] of [["white", []], ["#c8553d", [context.lineWidth * 3]]]) {
+    for (const [style, dash] of [["white", []], ["#c25039", [context.lineWidth * 3]]]) {
       context.strokeStyle = style;
       context.setLineDash(dash);
       context.strokeRect(square.x, square.y, square.size, square.size);
@@ -255,8 +270,11 @@
     });
   }
   root.querySelectorAll("[data-picture]").forEach((button) => button.addEventListener("click", () => choose(button)));
-  root.addEventListener("dragover", (event) => event.preventDefault());
-  root.addEventListener("drop", (event) => {
+  // Anywhere on the page: a picture dropped beside the section would take the page's place.
+  const isPicture = (event) => live && event.dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => isPicture(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (!isPicture(event)) return;
     event.preventDefault();
     read(event.dataTransfer.files[0]);
   });
@@ -280,6 +298,7 @@
   const canvas = find("photo");
   let held = null;
   canvas.addEventListener("pointerdown", (event) => {
+    if (!event.isPrimary || event.button) return; // a second finger, or another button of the mouse
     held = [event.clientX, event.clientY];
     canvas.setPointerCapture(event.pointerId);
   });

@@ -15,7 +15,7 @@ import numpy as np
 from ranet_lib.masks import resize
 
 #: The book's colours, distinguishable in grey and to colour-blind readers, with the same meaning everywhere.
-COLOURS = {"trunk": "#1b6ca8", "mask": "#c8553d", "other": "#5f7f4f", "muted": "#7a7a7a"}
+COLOURS = {"trunk": "#1b6ca8", "mask": "#c25039", "other": "#5f7f4f", "muted": "#707070"}
 #: The book's colour map for masks and single maps.
 MASK_MAP = "viridis"
 
@@ -175,8 +175,10 @@ def table(rows, columns=None, missing="not run yet", caption=None):
     numeric = [all(one == missing or not one.strip(figures) for one in column) for column in zip(*cells)]
     sides = ["right" if each else "left" for each in numeric] or ["left"] * len(columns)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    named = f'role="region" aria-label="{escape(caption or "Table: " + ", ".join(columns))}"'
     html = (  # with the focus, a wide table is scrolled by the arrow keys
-        f'<div style="overflow-x:auto" tabindex="0"><table class="table">{title}<thead>{line("th", columns)}</thead>'
+        f'<div style="overflow-x:auto" tabindex="0" {named}><table class="table">{title}'
+        f"<thead>{line('th', columns)}</thead>"
         f"<tbody>{''.join(line('td', each) for each in cells)}</tbody></table></div>")  # fmt: skip
     plain = "\n".join(" | ".join(row) for row in [columns, *cells])
     IPython.display.display({"text/html": html, "text/plain": plain}, raw=True)
