@@ -129,7 +129,10 @@ def of_file(path):
 # --- The glossary -------------------------------------------------------------------------------------------------
 
 #: Terms that are everyday words as well: they are linked where they are meant, and a test cannot tell.
-EVERYDAY = {"checkpoint", "explorer", "gate", "head", "leakage", "profile", "projection", "spread", "stage"}
+EVERYDAY = {
+    "checkpoint", "contrast", "explorer", "gate", "head", "leakage", "power", "profile", "projection", "spread",
+    "stage", "standard error",
+}  # fmt: skip
 LINK = re.compile(r"\{term\}`(?P<text>[^`<]*)(?:<(?P<target>[^>]*)>)?`")
 NOT_PLAIN = re.compile(
     r"^(?P<ticks>`{3,}|~{3,})(?!\{)[^\n]*\n.*?^(?P=ticks)[ \t]*$"  # a block of code
@@ -163,9 +166,9 @@ def unlinked_terms(path):
                  for link in LINK.finditer(cell.source)]  # fmt: skip
         plain = NOT_PLAIN.sub(lambda match: re.sub(r"[^\n]", "·", match[0]), cell.source)
         for term, pattern in patterns.items():
-            if term not in linked and (used := pattern.search(plain)):
-                if not any(target == term and start < used.start() for target, start in links):
+            if term.lower() not in linked and (used := pattern.search(plain)):
+                if not any(target == term.lower() and start < used.start() for target, start in links):
                     found.append((term, index, *used.span()))
-                    linked.add(term)  # reported once
+                    linked.add(term.lower())  # reported once
         linked |= {target for target, _ in links}
     return found

@@ -187,6 +187,14 @@ def comments(text):
             yield from comments(token.content)
 
 
+@each(PAGES_OF_PROSE)
+def test_lines_of_prose_fit_an_editor(path):
+    texts = [path.read_text("utf-8")] if path.suffix == ".md" else [cell.source for cell in cells(path, "markdown")]
+    may_be_longer = re.compile(r"\||:{3,}|:alt:")  # a row of a table, the title of a box, the text of a picture
+    lines = [line for text in texts for line in text.split("\n") if not may_be_longer.match(line)]
+    assert [line for line in lines if len(line) > 120] == []
+
+
 def test_a_comment_would_be_seen():
     assert len(list(comments("Text.\n\n% lost\n\n:::{note}\n% lost too\n:::\n"))) == 2
 

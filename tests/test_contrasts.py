@@ -41,7 +41,7 @@ def test_no_probability_is_printed_as_zero(contrasts, p, text):
 
 def test_what_has_been_tested_is_told_in_a_sentence(contrasts):
     rows = [{"found": None, "failed": 0}, {"found": found([0]), "verdict": "no lead found", "final": True}]
-    assert contrasts.told(rows[:1] * 3) == "None of the 3 claims has runs on both sides yet."
+    assert contrasts.told(rows[:1] * 3) == "Of the 3 claims named before their runs, none has runs on both sides yet."
     assert contrasts.told(rows[:1]) == "The claim does not have runs on both sides yet."
     assert contrasts.told(rows[1:]) == "The claim has been tested: no lead found."
     assert contrasts.told(rows) == "Of 2 claims, 1 has been tested (no lead found: 1)."

@@ -126,8 +126,8 @@ def test_what_is_loaded_fits_a_small_phone(page):
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", small)
     try:
         assert page.execute_script(WIDER_THAN_WINDOW) == []
-        section = "const box = document.getElementById('try-it').parentElement; return [box.scrollWidth, box.clientWidth]"
-        wide, room = page.execute_script(section)
+        section = "const box = document.getElementById('try-it').parentElement;"
+        wide, room = page.execute_script(f"{section} return [box.scrollWidth, box.clientWidth]")
         assert wide <= room
         assert part(page, "size").size["height"] >= 24  # what a finger can hit: WCAG 2.2, target size
     finally:

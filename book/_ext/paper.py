@@ -317,8 +317,8 @@ class BookEpub(Epub3Builder):
 
         text = path.read_text(encoding="utf-8")
         text = re.sub(r'<item [^>]*href="([^"]+)"[^>]*>', declared, text)
-        said = "".join(f'<meta property="schema:{name}">{one}</meta>\n' for name, all_ in ACCESS.items() for one in all_)
-        text = text.replace("</metadata>", f"{said}</metadata>", 1)
+        said = [f'<meta property="schema:{name}">{one}</meta>\n' for name, words in ACCESS.items() for one in words]
+        text = text.replace("</metadata>", f"{''.join(said)}</metadata>", 1)
         path.write_text(text, encoding="utf-8", newline="\n")
 
     def build_toc(self):

@@ -87,7 +87,7 @@ def told(rows):
         return "The claim does not have runs on both sides yet." + " A run of it failed." * (lost > 0)
     failed = f" In {lost} {'more' if verdicts else 'of them'}, a run failed before both sides had one." if lost else ""
     if not verdicts:
-        return f"None of the {len(rows)} claims has runs on both sides yet.{failed}"
+        return f"Of the {len(rows)} claims named before their runs, none has runs on both sides yet.{failed}"
     kinds = ("borne out", "reversed", "these networks only", "no lead found", "a run failed")
     came = ", ".join(f"{kind}: {verdicts.count(kind)}" for kind in kinds if kind in verdicts)
     final = all(row["final"] for row in rows if row["found"])
