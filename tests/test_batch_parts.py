@@ -192,6 +192,7 @@ def test_gpus_that_the_backend_cannot_use_are_left(batch, monkeypatch, capsys):
         assert ("make install BACKEND=cuda" in capsys.readouterr().out) == (left == "-1")
 
 
+@pytest.mark.skipif(not runs.environment()["device"].startswith("CPU"), reason="this backend has a GPU that it can use")
 def test_a_job_whose_gpu_the_backend_cannot_use_fails_at_once(batch, tmp_path, capfd, monkeypatch):
     """Really: this TensorFlow is asked for its device, and has none but the processor."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")

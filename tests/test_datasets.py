@@ -9,7 +9,7 @@ import pytest
 from small_cifar import rows_as_set, splits, write_folder
 
 from ranet_lib import datasets
-from ranet_lib.datasets import augment, corrupt_labels, load_dataset, transition_matrix
+from ranet_lib.datasets import augment, corrupt_labels, load_dataset, rotate_shift_mirror, transition_matrix
 
 # ---- Any data set ------------------------------------------------------------------------------------------
 
@@ -258,3 +258,19 @@ def test_noise_is_on_training_and_validation_labels_and_never_on_those_of_the_te
         assert 0.25 < wrong.mean() < 0.35
     np.testing.assert_array_equal(noisy.test.labels, digits.test.labels)
     assert datasets.with_label_noise(digits, 0, seed=0) is digits
+
+
+def test_the_student_projects_augmentation_turns_and_shifts_as_far_as_it_is_told():
+    rng, points = np.random.default_rng, np.zeros((200, 33, 33, 1), "float32")
+    points[:, 16, 26] = 1  # ten pixels from the middle, where a pixel is six degrees
+    turned = rotate_shift_mirror(points, rng(0), degrees=30, shift=0, mirror=False)
+    y, x = np.divmod(turned.reshape(200, -1).argmax(axis=1), 33) - np.array(16)
+    angles = np.degrees(np.arctan2(y, x))
+    assert -33 < angles.min() < -24 and 24 < angles.max() < 33 and np.abs(np.hypot(y, x) - 10).max() < 1
+    points = np.zeros((200, 40, 20, 1), "float32")
+    points[:, 20, 10] = 1
+    moved = rotate_shift_mirror(points, rng(0), degrees=0, shift=0.2, mirror=False)
+    y, x = np.divmod(moved.reshape(200, -1).argmax(axis=1), 20)
+    assert (y.min(), y.max(), x.min(), x.max()) == (12, 28, 6, 14)  # a fifth of each side
+    plain = np.full((9, 8, 8, 3), 0.7, "float32")
+    np.testing.assert_allclose(rotate_shift_mirror(plain, rng(0)), plain, rtol=1e-6)  # edges go on

@@ -80,7 +80,7 @@ def make(*words):
     return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.skipif(sys.platform == "win32" or not shutil.which("make"), reason="needs make and find")
 def test_make_hands_on_what_it_is_given_and_lists_its_commands():
     asked = make("-n", "experiments", "GROUP=small", "DATA=my data", "JOBS=2", "SNAKEMAKE_FLAGS=--profile p").stdout
     assert "batch.py small --data-dir 'my data'" in asked and "--jobs 2 -- --profile p" in asked

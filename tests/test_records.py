@@ -37,18 +37,6 @@ def test_a_record_says_what_was_run(record):
     assert record["environment"]["devices"] == 2
 
 
-def test_a_run_that_was_killed_and_resumed_elsewhere_names_each_environment(record, tmp_path, monkeypatch):
-    here = runs.environment()
-    assert runs.note_environment(tmp_path) == runs.note_environment(tmp_path) == [here]
-    there = here | {"device": "another", "commit": None}
-    monkeypatch.setattr(runs.record, "environment", lambda: there)
-    assert (made_on := runs.note_environment(tmp_path)) == [here, there]
-    data, network = datasets.load_dataset("cluttered_digits"), models.create_model("attention_tiny")
-    found = runs.make_record(network, data, training.recipe("smoke"), [], failure="lost", made_on=made_on)
-    assert found["environment"] == there | {"devices": 1, "earlier": [here]}
-    assert runs.result_digest(record) == runs.result_digest(record | {"environment": found["environment"]})
-
-
 def test_written_and_read_it_is_the_same(record, tmp_path):
     path = tmp_path / "deep" / "record.json"
     runs.write_record(path, record)

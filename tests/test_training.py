@@ -36,17 +36,9 @@ def data():
 def small_network(num_classes=10):
     """A few layers in place of a network, so that a test of the training takes a second."""
     keras.utils.set_random_seed(0)
-    return keras.Sequential(
-        [
-            keras.Input((32, 32, 3)),
-            keras.layers.Conv2D(8, 3, strides=4),
-            keras.layers.BatchNormalization(),
-            keras.layers.ReLU(),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(num_classes),
-        ],
-        name="small",
-    )
+    parts = [keras.layers.Conv2D(8, 3, strides=4), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(num_classes)]
+    return keras.Sequential([keras.Input((32, 32, 3)), *parts, *head], name="small")
 
 
 def quick(**changes):
@@ -89,12 +81,9 @@ def test_digits_are_never_mirrored_and_labels_stay_with_their_images(data):
     padded = np.pad(originals, ((0, 0), (4, 4), (4, 4), (0, 0)))
     for image, label in zip(images[:8], labels[:8]):
         matches = [
-            row
-            for row in range(len(padded))
-            for top in range(9)
-            for left in range(9)
+            row for row, top, left in np.ndindex(len(padded), 9, 9)
             if np.array_equal(padded[row, top : top + 32, left : left + 32], image)
-        ]
+        ]  # fmt: skip
         assert len(matches) == 1 and data.train.labels[matches[0]] == label
 
 
@@ -108,22 +97,6 @@ def test_the_student_projects_augmentation_mirrors_what_may_be_mirrored(data):
     rows, drawn = batches.draw(0)
     plain = datasets.rotate_shift_mirror(data.prepare(data.train.images[rows]), drawn, mirror=False)
     np.testing.assert_array_equal(batches[0][0], plain)
-
-
-def test_the_student_projects_augmentation_turns_and_shifts_as_far_as_it_is_told():
-    rng, points = np.random.default_rng, np.zeros((200, 33, 33, 1), "float32")
-    points[:, 16, 26] = 1  # ten pixels from the middle, where a pixel is six degrees
-    turned = datasets.rotate_shift_mirror(points, rng(0), degrees=30, shift=0, mirror=False)
-    y, x = np.divmod(turned.reshape(200, -1).argmax(axis=1), 33) - np.array(16)
-    angles = np.degrees(np.arctan2(y, x))
-    assert -33 < angles.min() < -24 and 24 < angles.max() < 33 and np.abs(np.hypot(y, x) - 10).max() < 1
-    points = np.zeros((200, 40, 20, 1), "float32")
-    points[:, 20, 10] = 1
-    moved = datasets.rotate_shift_mirror(points, rng(0), degrees=0, shift=0.2, mirror=False)
-    y, x = np.divmod(moved.reshape(200, -1).argmax(axis=1), 20)
-    assert (y.min(), y.max(), x.min(), x.max()) == (12, 28, 6, 14)  # a fifth of each side
-    plain = np.full((9, 8, 8, 3), 0.7, "float32")
-    np.testing.assert_allclose(datasets.rotate_shift_mirror(plain, rng(0)), plain, rtol=1e-6)  # edges go on
 
 
 # --- Fit
@@ -246,7 +219,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(data, tmp_
     (tmp_path / "record.json").touch()
     with pytest.raises(ValueError, match="holds a finished run"):
         training.fit(small_network(), data, quick(), tmp_path, progress=False)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["record.json"]
+    assert os.listdir(tmp_path) == ["record.json"]
     with pytest.raises(ValueError, match="small has 5 outputs; cluttered_digits has 10 classes"):
         training.fit(small_network(5), data, quick(), progress=False)
     for seed in (-1, 1.5, True):
@@ -277,18 +250,19 @@ def test_a_validation_loss_that_is_no_number_stops_a_run_and_the_epochs_before_i
     assert [row["epoch"] for row in stop.value.history] == [1]
 
 
-def test_plateau_cuts_the_rate_from_the_history(data):
-    recipe = training.recipe("source")
-    callback = training.fitting._Plateau([], recipe)
-    callback.set_model(small_network())
-    training.compile_model(callback.model, recipe, 100)
-    for stale, expected in ((0, 1.0), (9, 1.0), (10, 0.75), (19, 0.75), (20, 0.75**2)):
-        callback.history[:] = [{"epoch": i + 1, "validation_error": 50.0} for i in range(1 + stale)]
-        callback.on_epoch_begin(len(callback.history))
-        assert float(callback.model.optimizer.learning_rate) == pytest.approx(expected * 1e-4)
-        callback.model.stop_training = False
-        callback.on_epoch_end(len(callback.history))
-        assert callback.model.stop_training == (stale >= 20)
+def test_plateau_cuts_the_rate_after_ten_epochs_stops_after_twenty_and_trains_no_further(data, tmp_path):
+    """Without batch normalisation, at a rate that rounding swallows, nothing improves after the first epoch."""
+
+    def still():
+        keras.utils.set_random_seed(0)
+        parts = [keras.layers.AveragePooling2D(8), keras.layers.Flatten(), keras.layers.Dense(10)]
+        return keras.Sequential([keras.Input((32, 32, 3)), *parts], name="still")
+
+    recipe = quick(schedule="plateau", learning_rate=1e-20, epochs=60)
+    first = training.fit(still(), data, recipe, tmp_path, progress=False)
+    rates = [row["learning_rate"] for row in first]
+    assert rates == pytest.approx([1e-20] * 11 + [0.75e-20] * 10, rel=1e-5, abs=0)
+    assert training.fit(still(), data, recipe, tmp_path, progress=False) == first
 
 
 def test_the_test_errors_are_those_of_both_epochs_and_leave_the_last_weights_in_place(data, tmp_path, monkeypatch):
@@ -303,13 +277,6 @@ def test_the_test_errors_are_those_of_both_epochs_and_leave_the_last_weights_in_
     model.load_weights(tmp_path / "checkpoint" / "epoch-0001.weights.h5")
     assert found["chosen_on_validation"] == {"epoch": 1, **training.evaluate(model, data, data.test)}
     assert found["chosen_on_validation"]["loss"] != found["last_epoch"]["loss"]
-
-
-def test_a_run_that_its_plateau_has_ended_trains_no_further(data, tmp_path):
-    recipe = quick(schedule="plateau", learning_rate=1e-9, epochs=300)
-    first = training.fit(small_network(), data, recipe, tmp_path, progress=False)
-    assert len(first) == training.best_epoch(first) + 20 < 300
-    assert training.fit(small_network(), data, recipe, tmp_path, progress=False) == first
 
 
 def test_evaluate_counts_wrong_answers(data):

@@ -271,7 +271,7 @@
   }
   root.querySelectorAll("[data-picture]").forEach((button) => button.addEventListener("click", () => choose(button)));
   // Anywhere on the page: a picture dropped beside the section would take the page's place.
-  const isPicture = (event) => live && event.dataTransfer?.types.includes("Files");
+  const isPicture = (event) => event.dataTransfer?.types.includes("Files");
   document.addEventListener("dragover", (event) => isPicture(event) && event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!isPicture(event)) return;

@@ -5,15 +5,15 @@ from ranet_lib.runs.export import EXPORTS, export_model
 from ranet_lib.runs.parameters import PARAMETERS, check_parameters, run_name
 from ranet_lib.runs.pretrained import PRETRAINED, list_pretrained, load_pretrained, pretrained_record, save_pretrained
 from ranet_lib.runs.record import (
-    book_folder, environment, make_record, note_environment, read_record, read_records, result_digest, validate_record,
+    NoteEnvironment, book_folder, environment, make_record, read_record, read_records, result_digest, validate_record,
     write_record,
 )  # fmt: skip
 from ranet_lib.runs.results import PUBLISHED, error_interval, error_text, published_error, summary
 from ranet_lib.runs.statistics import detectable, finished, holm, lead_interval, mcnemar, paired
 
 __all__ = [
-    "EXPORTS", "PARAMETERS", "PRETRAINED", "PUBLISHED", "answers", "book_folder", "check_parameters", "detectable",
-    "environment", "error_interval", "error_text", "export_model", "finished", "holm", "lead_interval",
-    "list_pretrained", "load_pretrained", "make_record", "mcnemar", "note_environment", "paired", "pretrained_record",
+    "EXPORTS", "NoteEnvironment", "PARAMETERS", "PRETRAINED", "PUBLISHED", "answers", "book_folder",
+    "check_parameters", "detectable", "environment", "error_interval", "error_text", "export_model", "finished", "holm",
+    "lead_interval", "list_pretrained", "load_pretrained", "make_record", "mcnemar", "paired", "pretrained_record",
     "published_error", "read_record", "read_records", "result_digest", "run_name", "save_pretrained", "summary",
     "validate_record", "write_record"]  # fmt: skip

@@ -1,5 +1,6 @@
 """The run record: one JSON file for each run that has ended, the only source of the numbers in the book."""
 
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -33,8 +34,8 @@ def make_record(model, dataset, recipe, history, test=None, *, failure=None, opt
     `model` is the trained network; `dataset`, `recipe`, `seed`, `label_noise` and `devices` are those of its training,
     `options` those of `create_model`. `history` is what `training.fit` returned, or what a failed run had finished,
     `test` what `training.test_errors` returned, `localization` what `masks.localization` did, None where there is none;
-    `failure` says why a run stopped before its end; `made_on` is what `note_environment` returned, None for this
-    process alone. Raises a ValueError for something that the schema refuses.
+    `failure` says why a run stopped before its end; `made_on` is that of its `NoteEnvironment`, None for this process
+    alone. Raises a ValueError for something that the schema refuses.
     """
     *earlier, last = made_on or [environment()]
     classes = int(model.output_shape[-1])
@@ -65,18 +66,25 @@ def make_record(model, dataset, recipe, history, test=None, *, failure=None, opt
     return validate_record(record)
 
 
-def note_environment(folder):
-    """Add this process's `environment` to those that trained the run in `folder` before a kill; return them all.
+class NoteEnvironment(keras.callbacks.Callback):
+    """Keeps with the checkpoint in `folder` each environment that trains its run: a callback for `training.fit`.
 
-    They are kept beside its checkpoint. To be called before training: what is installed may change meanwhile.
+    `made_on` lists them, the last one last: of a run that was killed and resumed elsewhere, more than one.
     """
-    path, here = Path(folder, "checkpoint", "environments.json"), environment()
-    made_on = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    if made_on[-1:] != [here]:
-        made_on.append(here)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, json.dumps(made_on, indent=1))
-    return made_on
+
+    def __init__(self, folder):
+        super().__init__()
+        self.path, self.here, self.made_on = Path(folder, "checkpoint", "environments.json"), environment(), []
+        with contextlib.suppress(OSError, ValueError):  # none yet, or damaged like its checkpoint
+            self.made_on += json.loads(self.path.read_text(encoding="utf-8"))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 0:
+            self.made_on.clear()
+        if self.made_on[-1:] != [self.here]:
+            self.made_on.append(self.here)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_text(self.path, json.dumps(self.made_on, indent=1))
 
 
 def environment():

@@ -94,15 +94,16 @@ def _alone_in(output_dir):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(path, timeout=0):
-            if path.with_name("record.json").exists():
-                why = f"output_dir {str(output_dir)!r} holds a finished run (record.json); choose another folder"
-                raise ValueError(why)
-            yield
+            finished = path.with_name("record.json").exists()
+            if not finished:
+                yield
             with contextlib.suppress(PermissionError):  # Windows does not delete an open file
                 path.unlink()
     except filelock.Timeout:
         why = f"another process trains in output_dir {str(output_dir)!r}; wait for it, or choose another folder"
         raise ValueError(why) from None
+    if finished:
+        raise ValueError(f"output_dir {str(output_dir)!r} holds a finished run (record.json); choose another folder")
 
 
 class _Bookkeeping(keras.callbacks.Callback):
