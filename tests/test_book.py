@@ -187,6 +187,14 @@ def comments(text):
             yield from comments(token.content)
 
 
+def test_prose_refers_to_every_named_figure():
+    notebooks = [read(path) for path in NOTEBOOKS]
+    named = {cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for book in notebooks for cell in book.cells}
+    prose = "\n".join(cell.source for book in notebooks for cell in book.cells if cell.cell_type == "markdown")
+    assert len(named) > 50
+    assert named - {None} - set(re.findall(r"\{numref\}`(?:[^`<]*<)?([\w-]+)", prose)) == set()
+
+
 @each(PAGES_OF_PROSE)
 def test_lines_of_prose_fit_an_editor(path):
     texts = [path.read_text("utf-8")] if path.suffix == ".md" else [cell.source for cell in cells(path, "markdown")]
