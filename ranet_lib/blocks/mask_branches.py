@@ -3,7 +3,6 @@
 import functools
 import math
 
-import keras
 from keras import layers, ops
 
 from ranet_lib import checks, fused
@@ -32,7 +31,7 @@ def channel(features):
         >>> print(np.array(blocks.channel(one_position)).ravel().round(3))
         [ 0.6 -0.8]
     """
-    wide = _wide(features)
+    wide = ops.cast(features, "float32")  # in float16, squares overflow
     squares = ops.sum(ops.square(wide), axis=-1, keepdims=True)
     return ops.cast(wide * ops.rsqrt(ops.maximum(squares, 1e-12)), features.dtype)
 
@@ -47,15 +46,10 @@ def spatial(features):
         >>> print(np.array(blocks.spatial(two_positions)).ravel().round(3))
         [0.269 0.731]
     """
-    wide = _wide(features)
+    wide = ops.cast(features, "float32")  # in float16, squares overflow
     mean = ops.mean(wide, axis=(1, 2), keepdims=True)
     variance = ops.mean(ops.square(wide - mean), axis=(1, 2), keepdims=True)
     return ops.cast(fused.sigmoid((wide - mean) * ops.rsqrt(variance + 1e-6)), features.dtype)
-
-
-def _wide(features):
-    """In float32 if they are in float16, where squares overflow and the floor under a divisor would be zero."""
-    return ops.cast(features, "float32") if keras.backend.standardize_dtype(features.dtype) == "float16" else features
 
 
 MASK_ACTIVATIONS = {"mixed": mixed, "channel": channel, "spatial": spatial}

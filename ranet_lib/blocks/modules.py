@@ -4,13 +4,7 @@ import keras
 
 from ranet_lib import checks
 from ranet_lib.blocks.chains import Block, apply_chain, register
-from ranet_lib.blocks.mask_branches import (
-    INTERPOLATIONS,
-    MASK_BRANCHES,
-    LocalMaskBranch,
-    MaskBranch,
-    local_inner_filters,
-)
+from ranet_lib.blocks.mask_branches import MASK_BRANCHES, LocalMaskBranch, MaskBranch, local_inner_filters
 from ranet_lib.blocks.units import ResidualUnit, TrunkBranch
 
 LEARNING_RULES = ("residual", "naive")
@@ -50,7 +44,7 @@ class AttentionModule(Block):
         self.mask_branch = checks.choice("mask_branch", mask_branch, MASK_BRANCHES)
         self.mask_activation, self.unit = mask_activation, dict(unit or {})
         self.pool_size = checks.choice("pool_size", pool_size, (2, 3))
-        self.interpolation = checks.choice("interpolation", interpolation, INTERPOLATIONS)
+        self.interpolation = checks.choice("interpolation", interpolation, ("bilinear", "nearest"))
         self.pre = [ResidualUnit(filters, name=f"pre_{i + 1}", **self.unit) for i in range(pre_units)]
         self.trunk = TrunkBranch(filters, trunk_units, unit=self.unit, name="trunk")
         if mask_branch == "encoder_decoder":

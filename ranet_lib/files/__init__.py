@@ -1,7 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process works in."""
 
+import contextlib
 import os
 from pathlib import Path
+
+import filelock
 
 
 def replace(path, write, move=os.replace):
@@ -25,3 +28,28 @@ def write_text(path, text, move=os.replace):
 def save_weights(model, path):
     """Save the weights of `model` (and its optimiser's, once trained) at `path`, a `.weights.h5`: all or nothing."""
     replace(path, model.save_weights)
+
+
+@contextlib.contextmanager
+def alone_in(output_dir):
+    """Keep other processes from training in `output_dir` (None: nowhere) meanwhile: they would write over its files.
+
+    Another process there, or a finished run, is a ValueError.
+    """
+    if output_dir is None:
+        yield
+        return
+    path = Path(output_dir, ".training.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(path, timeout=0):
+            finished = path.with_name("record.json").exists()
+            if not finished:
+                yield
+            with contextlib.suppress(PermissionError):  # Windows does not delete an open file
+                path.unlink()
+    except filelock.Timeout:
+        why = f"another process trains in output_dir {str(output_dir)!r}; wait for it, or choose another folder"
+        raise ValueError(why) from None
+    if finished:
+        raise ValueError(f"output_dir {str(output_dir)!r} holds a finished run (record.json); choose another folder")

@@ -1,6 +1,5 @@
 """`fit`, from top to bottom as training goes, and what it does after each epoch."""
 
-import contextlib
 import dataclasses
 import math
 import shutil
@@ -8,7 +7,6 @@ import time
 import zlib
 from pathlib import Path
 
-import filelock
 import keras
 
 from ranet_lib import checks, files
@@ -56,7 +54,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
     seed, outputs = checks.whole("seed", seed, least=0), model.output_shape[-1]
     if outputs != dataset.num_classes:
         raise ValueError(f"{model.name} has {outputs} outputs; {dataset.name} has {dataset.num_classes} classes")
-    with _alone_in(output_dir):
+    with files.alone_in(output_dir):
         to_make, to_fit = placing.scopes(placing.check_devices(devices, recipe))
         batches, history = Batches(dataset, recipe, seed), []
         own = [_Bookkeeping(history, batches, model)]
@@ -82,28 +80,6 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
                 trained.fit(placing.feed(batches), epochs=recipe.epochs, initial_epoch=len(history),
                             callbacks=[*own, *callbacks], verbose=0, shuffle=False)  # fmt: skip
     return history
-
-
-@contextlib.contextmanager
-def _alone_in(output_dir):
-    """Keep other processes from training in `output_dir` meanwhile; they would write over each other's files."""
-    if output_dir is None:
-        yield
-        return
-    path = Path(output_dir, ".training.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(path, timeout=0):
-            finished = path.with_name("record.json").exists()
-            if not finished:
-                yield
-            with contextlib.suppress(PermissionError):  # Windows does not delete an open file
-                path.unlink()
-    except filelock.Timeout:
-        why = f"another process trains in output_dir {str(output_dir)!r}; wait for it, or choose another folder"
-        raise ValueError(why) from None
-    if finished:
-        raise ValueError(f"output_dir {str(output_dir)!r} holds a finished run (record.json); choose another folder")
 
 
 class _Bookkeeping(keras.callbacks.Callback):
@@ -140,9 +116,6 @@ class Diverged(FloatingPointError):
     def __init__(self, message, history):
         super().__init__(message)
         self.history = list(history)
-
-    def __reduce__(self):
-        return type(self), (*self.args, self.history)
 
 
 class _Plateau(keras.callbacks.Callback):
