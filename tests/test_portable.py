@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,8 +12,11 @@ from types import SimpleNamespace
 import pytest
 from runs import ROOT
 
-from ranet_lib import __main__ as without_make
 from ranet_lib import files, runs
+
+sys.path.insert(0, str(ROOT / "book"))
+
+import without_make  # noqa: E402
 
 RECORD = sorted((ROOT / "book" / "results").glob("*.json"))[0]
 
@@ -113,7 +117,6 @@ def test_without_make_the_book_is_built_as_make_builds_it(called, tmp_path, monk
     """The words are those of the Makefile, and what was kept of older builds goes when the library has changed."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     monkeypatch.setattr(without_make, "ROOT", tmp_path)
-    (tmp_path / "_toc.yml").touch()
     module = tmp_path / "ranet_lib" / "blocks.py"
     for folder in (module.parent, tmp_path / "book" / "results", tmp_path / "book" / "experiments"):
         folder.mkdir(parents=True)
@@ -151,11 +154,13 @@ def test_without_make_wrong_words_are_refused(words, message, called, capsys):
     assert message in capsys.readouterr().err and not called
 
 
-def test_without_make_and_without_the_repository_it_says_so(called, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(without_make, "ROOT", tmp_path)
-    with pytest.raises(SystemExit):
-        without_make.main(["test"])
-    assert "needs the repository" in capsys.readouterr().err and not called
+def test_python_m_ranet_lib_is_that_script_and_needs_the_repository(tmp_path):
+    command = [sys.executable, "-m", "ranet_lib", "bake"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 2 and "invalid choice: 'bake'" in refused.stderr
+    shutil.copytree(ROOT / "ranet_lib", tmp_path / "ranet_lib")  # as a wheel is installed
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1 and "needs the repository" in refused.stderr and str(tmp_path) in refused.stderr
 
 
 def test_without_make_a_missing_package_is_named_with_the_way_to_it(called, monkeypatch, capsys):
