@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from fake_kubernetes import Kubernetes
@@ -71,20 +70,18 @@ def test_a_run_that_was_cut_off_is_told_from_one_that_failed(modules, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at what a process has opened, as Linux shows it")
 def test_a_second_process_waits_for_the_first_and_leaves_its_record_alone(modules, tmp_path):
     _, processes = modules
-    held = processes.lock(tmp_path / "run" / ".lock")
-    second = subprocess.Popen([sys.executable, str(EXPERIMENTS / "run.py"), str(tmp_path / "run"), "{}"])
-    opened, until = Path(f"/proc/{second.pid}/fd"), time.monotonic() + 600
-    while not any(os.path.realpath(one).endswith("run/.lock") for one in opened.glob("*")):  # tried once a second
-        assert second.poll() is None and time.monotonic() < until
-        time.sleep(0.01)
-    (tmp_path / "run" / "record.json").write_text("the first one's")
-    held.close()
-    assert second.wait(timeout=600) == 0
-    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "record.json"]
-    assert (tmp_path / "run" / "record.json").read_text() == "the first one's"
+    folder = tmp_path / "run"
+    held = processes.lock(folder / ".lock")
+    command = [sys.executable, str(EXPERIMENTS / "run.py"), str(folder), "{}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as second, held:
+        assert second.stdout.readline() == f"{folder} waits, because another process works on it\n"
+        (folder / "record.json").write_text("the first one's")
+        held.close()
+        assert second.wait(timeout=600) == 0
+    assert sorted(os.listdir(folder)) == [".lock", "record.json"]
+    assert (folder / "record.json").read_text() == "the first one's"
 
 
 # --- Slurm -------------------------------------------------------------------------------------------------------

@@ -28,8 +28,10 @@ TRAIN = Path(__file__).resolve().parent / "train.ipynb"
 
 def main(folder, parameters):
     folder = Path(folder).resolve()
-    while (held := processes.lock(folder / ".lock")) is None:
-        time.sleep(1)
+    if (held := processes.lock(folder / ".lock")) is None:
+        print(f"{folder} waits, because another process works on it", flush=True)
+        while (held := processes.lock(folder / ".lock")) is None:
+            time.sleep(1)
     if (folder / "record.json").exists():
         held.close()
         return 0
