@@ -24,6 +24,13 @@ def batch(monkeypatch):
     return batch
 
 
+@pytest.fixture
+def progress(batch):
+    import progress
+
+    return progress
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -118,20 +125,22 @@ def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkey
     assert found == [["1"] * 3, ["2"] * 3, [None] * 3, ["1", "5", "1"]]
 
 
-def test_what_is_left_is_told_by_the_cost_of_each_run(batch, tmp_path):
+def test_what_is_left_is_told_by_the_cost_of_each_run(progress, tmp_path):
     """Two epochs of a run took 10 s each; one that costs three times as much has four to go, on two runs at a time."""
     (tmp_path / "one").mkdir()
     rows = "epoch,seconds\n1,10.0\n2,10.0\n"
     (tmp_path / "one" / "history.csv").write_text(rows, encoding="utf-8")
-    sizes = {"one": (3, 1_000), "two": (4, 3_000)}
-    assert batch.progress(tmp_path, sizes, 2) == ("0 of 2 runs done", "; about 2 min 0 s left")  # as long as the longer
-    assert batch.progress(tmp_path, sizes | {"three": (4, 3_000)}, 2)[1] == "; about 2 min 5 s left"
-    assert batch.progress(tmp_path, sizes, 1) == ("0 of 2 runs done", "; about 2 min 10 s left")
+    sizes = {"one": (3, 1_000, 1), "two": (4, 3_000, 1)}
+    assert progress.summary(tmp_path, sizes, 2) == ("0 of 2 runs done", "; about 2 min 0 s left")  # as the longer takes
+    assert progress.summary(tmp_path, sizes | {"three": (4, 3_000, 1)}, 2)[1] == "; about 2 min 5 s left"
+    on_both = {"one": (3, 1_000, 1), "two": (4, 3_000, 2)}  # two GPUs, of which the longer run takes both
+    assert progress.summary(tmp_path, on_both, 2)[1] == "; about 2 min 5 s left"
+    assert progress.summary(tmp_path, sizes, 1) == ("0 of 2 runs done", "; about 2 min 10 s left")
     run = runs.check_parameters({"model": "resnet_tiny", "profile": "smoke"})
-    assert batch.size(run) == (2, 1_600 * counting.describe("resnet_tiny")["flops"])
+    assert progress.size(run) == (2, 1_600 * counting.describe("resnet_tiny")["flops"], 1)
 
 
-def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_stopped(batch, tmp_path):
+def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_stopped(progress, tmp_path):
     logs = {
         "once": [("00:00:00.000", "starts with {}"), ("00:01:00.000", "ended with a record")],
         "killed": [("00:00:00.000", "starts with {}"), ("05:00:00.000", "starts"), ("05:00:30.000", "ended")],
@@ -146,9 +155,9 @@ def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_sto
         (tmp_path / name / "history.csv").write_text(rows, encoding="utf-8")
         if name != "left":
             (tmp_path / name / "record.json").touch()
-    assert [batch.durations(tmp_path / name / "log.txt") for name in logs] == [[60.0], [None, 30.0], [None]]
-    sizes = dict.fromkeys(logs, (2, 1_000))
-    assert batch.progress(tmp_path, sizes, 1) == ("2 of 3 runs done", "; about 40 s left")  # an epoch, and 20 s besides
+    assert [progress.durations(tmp_path / name / "log.txt") for name in logs] == [[60.0], [None, 30.0], [None]]
+    sizes = dict.fromkeys(logs, (2, 1_000, 1))
+    assert progress.summary(tmp_path, sizes, 1) == ("2 of 3 runs done", "; about 40 s left")  # an epoch, and 20 s
 
 
 def test_a_data_folder_without_the_data_is_refused_before_a_run_starts(batch, tmp_path, capsys):

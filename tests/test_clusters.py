@@ -69,6 +69,19 @@ def test_a_run_that_was_cut_off_is_told_from_one_that_failed(modules, tmp_path):
     assert batch.reason(tmp_path) == "ended from outside: by a kill, or at the limit of its time or memory"
 
 
+def test_the_words_of_a_cluster_that_takes_no_job_are_found_in_the_log_of_the_batch(modules, tmp_path):
+    batch, _ = modules
+    log = tmp_path / "batch.log"
+    log.write_text(
+        "Building DAG of jobs...\nsbatch: error: of the batch before this one\nBuilding DAG of jobs...\n"
+        "Error in rule run:\n    message: SLURM sbatch failed. The error message was 'sbatch: error: no account'.\n"
+        'Error from server (Forbidden): error when creating "STDIN": exceeded quota\nerror: no configuration\n'
+        "sbatch: error: no account\nWorkflowError:\nError submitting jobscript (exit code 1):\n"
+    )
+    forbidden = 'Error from server (Forbidden): error when creating "STDIN": exceeded quota'
+    assert batch.refusals(log) == ["sbatch: error: no account", forbidden, "error: no configuration"]
+
+
 @pytest.mark.slow
 def test_a_second_process_waits_for_the_first_and_leaves_its_record_alone(modules, tmp_path):
     _, processes = modules
@@ -91,7 +104,7 @@ class Story:
     """A batch of two runs where one GPU is free: a job is cancelled, the batch killed, started again, and once more.
 
     The cancelled run waits for its second job when the batch is killed, and the other run is going on. Then another
-    batch is interrupted from the keyboard.
+    batch is refused, and in the end interrupted from the keyboard.
     """
 
     def __init__(self, folder):
@@ -112,6 +125,7 @@ class Story:
             self.last_status, self.last_output = self.end(self.start())
             self.last_records, self.last_jobs = finished(self.folder), self.cluster.jobs()
 
+            self.refused_status, self.refused_output = self.end(self.start("more", "run:slurm_partition=none"))
             batch = self.start("more")
             self.interrupted = wait_for(self.run_at_work)
             os.killpg(batch.pid, signal.SIGINT)
@@ -120,13 +134,13 @@ class Story:
         finally:
             self.cluster.stop()
 
-    def start(self, group="small"):
+    def start(self, group="small", *resources):
         return subprocess.Popen(
             [
                 sys.executable, str(EXPERIMENTS / "batch.py"), group, "--grid", str(self.grid), "--runs",
                 str(self.folder), "--", "--profile", str(PROFILES / "slurm"),
                 "--slurm-init-seconds-before-status-checks", "1", "--slurm-keep-successful-logs",
-                "--set-resources", "run:cpus_per_task=1", "run:mem_mb=1500",
+                "--set-resources", "run:cpus_per_task=1", "run:mem_mb=1500", *resources,
             ],
             cwd=ROOT, env=self.cluster.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True, preexec_fn=hear_ctrl_c,
@@ -194,6 +208,12 @@ def test_waiting_jobs_of_a_killed_batch_give_way_to_the_next(story):
 def test_a_finished_batch_submits_nothing(story):
     assert story.last_status == 0 and "2 of 2 runs finished" in story.last_output
     assert (story.last_jobs, story.last_records) == (story.jobs, story.records)
+
+
+@pytest.mark.slow
+def test_what_slurm_refuses_is_told_with_its_reason(story):
+    assert story.refused_status == 1 and "0 of 1 runs finished" in story.refused_output
+    assert "  sbatch: error: Batch job submission failed: Invalid partition name specified\n" in story.refused_output
 
 
 @pytest.mark.slow

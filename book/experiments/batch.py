@@ -11,32 +11,28 @@ What follows `--` is given to Snakemake: `-- --profile book/experiments/profiles
 """
 
 import argparse
-import csv
 import dataclasses
-import datetime
 import functools
 import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from pathlib import Path
 
 import grid as grids
 import keras
 import processes
+import progress
 
-from ranet_lib import counting, datasets, files, models, runs, training
+from ranet_lib import datasets, files, models, runs
 
 HERE = Path(__file__).resolve().parent
 GRID = HERE / "grid.yaml"
 MEMORY_OF_A_RUN = 2**32  # bytes; what Attention-164 takes in float32, with room to spare
-USUAL_IMAGES = 45_000  # of an epoch, where the recipe takes all: CIFAR's
 
 
 def main(arguments=None):
@@ -80,16 +76,16 @@ def main(arguments=None):
     jobs = asked.jobs if elsewhere else at_a_time(asked.jobs)
     options = [*limits(jobs, elsewhere), *for_snakemake]
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
-    busy = at_work(folder, planned)
+    busy = progress.at_work(folder, planned)
     if busy:
         print(f"jobs of an earlier batch are left to end: {', '.join(busy)}", flush=True)
     process, status = None, 0
     try:
         for names in filter(None, ([name for name in planned if name not in busy], busy)):
             if names is busy:
-                follow(None, folder, checked, jobs)
+                progress.follow(None, folder, checked, jobs)
             process = start(folder, {name: planned[name] for name in names}, options, held, None if elsewhere else jobs)
-            follow(process, folder, checked, jobs)
+            progress.follow(process, folder, checked, jobs)
             status = status or process.returncode
     except KeyboardInterrupt:
         print("\nstopping; the same command goes on from here", flush=True)
@@ -258,97 +254,6 @@ def free(path):
     return numbered
 
 
-# --- Progress ----------------------------------------------------------------------------------------------------
-
-
-def at_work(folder, runs):
-    """Those of `runs` that a process works on, on this machine or another."""
-    return [name for name in runs if processes.locked(folder / name / ".lock")]
-
-
-def size(run):
-    """The epochs of a run, as `check_parameters` returns it, and the FLOPs of the images of one of them."""
-    images = run["recipe"].train_images or USUAL_IMAGES
-    return run["recipe"].epochs, images * _flops(run["model"], json.dumps(run["model_options"], sort_keys=True))
-
-
-@functools.cache
-def _flops(model, options):
-    return counting.describe(model, **json.loads(options))["flops"]
-
-
-def follow(process, folder, runs, jobs):
-    """Show how far the batch is until its process ends; if that is None, until no other process works on its runs.
-
-    `runs` are as `runs.check_parameters` returns them. On a terminal the text changes in place, elsewhere there is
-    a line for each change.
-    """
-    shown, sizes = "", {name: size(run) for name, run in runs.items()}
-    while True:
-        began = time.monotonic()
-        ended = process.poll() is not None if process else not at_work(folder, sizes)
-        text, left = progress(folder, sizes, jobs)
-        if sys.stdout.isatty():
-            room = shutil.get_terminal_size().columns - len(left) - 1
-            print(f"\r\033[K{text[:room]}{left}", end="\n" if ended else "", flush=True)
-        elif text != shown:
-            print(f"{time.strftime('%H:%M:%S')} {text}{left}", flush=True)
-        if ended:
-            return
-        shown = text
-        time.sleep(max(1, 20 * (time.monotonic() - began)))  # to look at many runs is work for a file server
-
-
-def progress(folder, sizes, jobs):
-    """What is done and what is going on, and how long the rest takes at the speed seen so far; two texts.
-
-    `sizes` has the epochs of each run and the cost of one. `jobs` runs are done at a time; None takes as many as go on
-    now.
-    """
-    done, working, paces, extras, left = 0, [], [], [], {}
-    for name, (epochs, cost) in sizes.items():
-        seconds = history(folder / name / "history.csv")
-        paces += [duration / cost for duration in seconds]
-        if (folder / name / "record.json").exists():
-            done += 1
-            told = durations(folder / name / "log.txt")
-            extras += [told[0] - sum(seconds)] if len(told) == 1 and told[0] else []
-            continue
-        left[name] = (epochs - len(seconds), statistics.median(seconds) if seconds else None, cost)
-        if processes.locked(folder / name / ".lock"):
-            working.append(f"{name} ({len(seconds)}/{epochs} epochs)")
-    text = f"{done} of {len(sizes)} runs done" + "".join(f"; {run}" for run in working)
-    if not left or not paces:
-        return text, ""
-    usual, extra = statistics.median(paces), statistics.median(extras or [0])
-    each = [count * (pace or usual * cost) + extra for count, pace, cost in left.values()]
-    seconds = max(*each, sum(each) / min(jobs or len(working) or 1, len(left)))
-    return text, f"; about {training.duration(seconds)} left"
-
-
-def durations(log):
-    """Seconds of each attempt that a run's log tells of, from its start to its end; None for one that was killed."""
-    try:
-        lines = re.findall(r"^\[(.{23})\] (starts|ended)", log.read_text(encoding="utf-8", errors="replace"), re.M)
-    except FileNotFoundError:
-        return []
-    times = [(datetime.datetime.fromisoformat(stamp), word) for stamp, word in lines]
-    return [
-        (end - begin).total_seconds() if second == "ended" else None
-        for (begin, first), (end, second) in zip(times, [*times[1:], (None, None)])
-        if first == "starts"
-    ]
-
-
-def history(path):
-    """Seconds of each epoch that a run has finished."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return [float(row["seconds"]) for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        return []
-
-
 # --- The end -----------------------------------------------------------------------------------------------------
 
 
@@ -368,11 +273,20 @@ def report(folder, runs, status):
         print(f"FAILED {name}: {why}\n  see {folder / name / 'train.ipynb'} and {folder / name / 'log.txt'}")
     if missing:
         print(f"NOT RUN: {', '.join(missing)}")
+        for line in refusals(folder / "batch.log"):
+            print(f"  {line}")
     if shutil.disk_usage(folder).free < 2**20:
         print(f"The disk of {folder} is full: make room there, and start the batch again")
     if status and not failed or missing:
         print(f"Snakemake ended with status {status}; see {folder / 'batch.log'}")
     return 1 if failed or missing or status else 0
+
+
+def refusals(log):
+    """What the command of a cluster (sbatch, kubectl) said, in the last batch, of jobs that it did not take."""
+    last = log.read_text(encoding="utf-8", errors="replace").rpartition("Building DAG of jobs")[2]
+    said = re.findall(r"\b((?:sbatch: )?[Ee]rror(?: from server \(\w+\))?: .*?)'?\.?$", last, re.MULTILINE)
+    return list(dict.fromkeys(said))
 
 
 def reason(folder):

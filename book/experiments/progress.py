@@ -1,0 +1,105 @@
+"""How far a batch is: which of its runs are done, which go on, and how long the rest takes."""
+
+import csv
+import datetime
+import functools
+import json
+import re
+import shutil
+import statistics
+import sys
+import time
+
+import processes
+
+from ranet_lib import counting, training
+
+USUAL_IMAGES = 45_000  # of an epoch, where the recipe takes all: CIFAR's
+
+
+def at_work(folder, runs):
+    """Those of `runs` that a process works on, on this machine or another."""
+    return [name for name in runs if processes.locked(folder / name / ".lock")]
+
+
+def size(run):
+    """Of a run, as `check_parameters` returns it, the epochs, the FLOPs of the images of one, and the GPUs."""
+    cost = (run["recipe"].train_images or USUAL_IMAGES) * flops(run["model"], json.dumps(run["model_options"]))
+    return run["recipe"].epochs, cost, run["devices"] or 1
+
+
+@functools.cache
+def flops(model, options):
+    return counting.describe(model, **json.loads(options))["flops"]
+
+
+def follow(process, folder, runs, jobs):
+    """Show how far the batch is until its process ends; if that is None, until no other process works on its runs.
+
+    `runs` are as `runs.check_parameters` returns them. On a terminal the text changes in place, elsewhere there is
+    a line for each change.
+    """
+    shown, sizes = "", {name: size(run) for name, run in runs.items()}
+    while True:
+        began = time.monotonic()
+        ended = process.poll() is not None if process else not at_work(folder, sizes)
+        text, left = summary(folder, sizes, jobs)
+        if sys.stdout.isatty():
+            room = shutil.get_terminal_size().columns - len(left) - 1
+            print(f"\r\033[K{text[:room]}{left}", end="\n" if ended else "", flush=True)
+        elif text != shown:
+            print(f"{time.strftime('%H:%M:%S')} {text}{left}", flush=True)
+        if ended:
+            return
+        shown = text
+        time.sleep(max(1, 20 * (time.monotonic() - began)))  # to look at many runs is work for a file server
+
+
+def summary(folder, sizes, jobs):
+    """What is done and what is going on, and how long the rest takes at the speed seen so far; two texts.
+
+    `sizes` has the `size` of each run. `jobs` runs of one GPU are done at a time; None takes as many as go on now.
+    """
+    done, working, paces, extras, left = 0, [], [], [], {}
+    for name, (epochs, cost, devices) in sizes.items():
+        seconds = history(folder / name / "history.csv")
+        paces += [duration / cost for duration in seconds]
+        if (folder / name / "record.json").exists():
+            done += 1
+            told = durations(folder / name / "log.txt")
+            extras += [told[0] - sum(seconds)] if len(told) == 1 and told[0] else []
+            continue
+        left[name] = (epochs - len(seconds), statistics.median(seconds) if seconds else None, cost, devices)
+        if processes.locked(folder / name / ".lock"):
+            working.append(f"{name} ({len(seconds)}/{epochs} epochs)")
+    text = f"{done} of {len(sizes)} runs done" + "".join(f"; {run}" for run in working)
+    if not left or not paces:
+        return text, ""
+    usual, extra = statistics.median(paces), statistics.median(extras or [0])
+    each = [(count * (pace or usual * cost) + extra, devices) for count, pace, cost, devices in left.values()]
+    together = min(jobs or len(working) or 1, sum(devices for _, devices in each))
+    seconds = max(*(one for one, _ in each), sum(one * devices for one, devices in each) / together)
+    return text, f"; about {training.duration(seconds)} left"
+
+
+def durations(log):
+    """Seconds of each attempt that a run's log tells of, from its start to its end; None for one that was killed."""
+    try:
+        lines = re.findall(r"^\[(.{23})\] (starts|ended)", log.read_text(encoding="utf-8", errors="replace"), re.M)
+    except FileNotFoundError:
+        return []
+    times = [(datetime.datetime.fromisoformat(stamp), word) for stamp, word in lines]
+    return [
+        (end - begin).total_seconds() if second == "ended" else None
+        for (begin, first), (end, second) in zip(times, [*times[1:], (None, None)])
+        if first == "starts"
+    ]
+
+
+def history(path):
+    """Seconds of each epoch that a run has finished."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [float(row["seconds"]) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
