@@ -30,7 +30,8 @@ def number(name, value, *, above=-math.inf, least=-math.inf, most=math.inf, belo
     if not (fine and above < value < below and least <= value <= most):
         limits = {"above": above, "at least": least, "at most": most, "below": below}
         said = " and ".join(f"{word} {limit}" for word, limit in limits.items() if math.isfinite(limit))
-        raise ValueError(f"{name} must be a number {said}; received {value!r}")
+        kind = "finite number" if isinstance(value, float) and not math.isfinite(value) else "number"
+        raise ValueError(f"{name} must be a {kind} {said}; received {value!r}")
     return float(value) + 0.0  # minus zero is zero
 
 

@@ -18,7 +18,8 @@ def contrasts(monkeypatch):
 
 def found(seeds, settled=False):
     low, high = ((0.5 if settled else -1.5), 4.0) if len(seeds) > 1 else (None, None)
-    return {"seeds": seeds, "lead": 1.25, "low": 0.5, "high": 2.0, "seeds_low": low, "seeds_high": high}
+    lead = {"seeds": seeds, "lead": 1.25, "low": 0.5, "high": 2.0, "seeds_low": low, "seeds_high": high}
+    return lead | {"p": 0.001, "seeds_p": 0.02 if settled else 0.3}
 
 
 FAILED = "In {}, a run failed before both sides had one."
@@ -52,19 +53,21 @@ def test_what_has_been_tested_is_told_in_a_sentence(contrasts):
     assert contrasts.told(lost * 2).endswith("yet. " + FAILED.format("2 of them"))
     assert contrasts.told(rows[1:] + lost).endswith(FAILED.format("1 more"))
     rows[1] |= {"final": False}
-    preliminary = " Until the seeds 0, 1, 2 are all there, verdicts are preliminary."
+    preliminary = " Until all runs with the seeds 0, 1, 2 are there, verdicts may change."
     assert contrasts.told(rows) == f"Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1).{preliminary}"
     assert contrasts.told(rows[1:2]) == f"The claim has been tested: no lead found.{preliminary}"
 
 
 def test_one_seed_settles_nothing(contrasts):
     one = "A lead of one seed a side ranks two trained networks, not their kinds."
-    several = [found([0, 1], settled) for settled in (True, True, False)]
+    sure, unsure = (found([0, 1], settled) for settled in (True, False))
     assert contrasts.settled([found([0])] * 2) == one
-    without = "an interval over seeds without zero, not corrected for their number."
-    assert contrasts.settled(several) == f"Of 3 leads over several seeds, 2 have {without}"
-    assert contrasts.settled(several[1:]) == f"Of 2 leads over several seeds, 1 has {without}"
-    assert contrasts.settled([found([0]), several[-1]]) == f"{one} Of 1 lead over several seeds, none has {without}"
+    both = "both p values below 0.05 after Holm's correction for this table alone."
+    assert contrasts.settled([sure, sure]) == f"Of 2 leads over several seeds, 2 have {both}"
+    assert contrasts.settled([sure, unsure, sure]) == f"Of 3 leads over several seeds, none has {both}"  # 3 x 0.02
+    assert contrasts.settled([sure, unsure]) == f"Of 2 leads over several seeds, 1 has {both}"
+    assert contrasts.settled([sure, sure | {"p": 0.06}]) == f"Of 2 leads over several seeds, 1 has {both}"
+    assert contrasts.settled([found([0]), unsure]) == f"{one} Of 1 lead over several seeds, none has {both}"
 
 
 def test_the_family_is_that_of_the_file(contrasts):

@@ -202,7 +202,19 @@ def test_a_claim_about_kinds_is_borne_out_only_where_its_seeds_agree(record, con
     row = contrasts.family(two_sides(record, naive))[0]
     assert (row["found"]["seeds"], row["verdict"]) == (list(range(len(naive))), verdict)
     assert row["holm_seeds"] == pytest.approx(min(1, 12 * row["found"]["seeds_p"]))
-    assert row["final"] == (len(naive) == 3) and contrasts.verdict(row).startswith("so far: ") == (len(naive) < 3)
+    assert row["final"] == (verdict in ("borne out", "reversed"))  # the others may change with another claim's p
+    assert contrasts.verdict(row).startswith("so far: ") is not row["final"]
+
+
+@pytest.mark.parametrize("naive, verdict", [([0.13, 0.14, 0.15], "these"), ([0.1] * 3, "no lead"), ([0.14], "")])
+def test_with_all_runs_of_all_claims_every_verdict_is_final(monkeypatch, record, contrasts, naive, verdict):  # noqa: F811
+    first, second, *_ = contrasts.read_claims()
+    monkeypatch.setattr(contrasts, "read_claims", lambda: [first] * 12)
+    rows = contrasts.family(two_sides(record, naive))
+    assert all(row["final"] == (len(naive) == 3) for row in rows)
+    assert rows[0]["verdict"].startswith(verdict)
+    monkeypatch.setattr(contrasts, "read_claims", lambda: [first] * 11 + [second])
+    assert not any(row["final"] for row in contrasts.family(two_sides(record, naive)))
 
 
 def test_of_twelve_false_claims_few_families_find_one(monkeypatch, contrasts):  # noqa: F811

@@ -18,34 +18,36 @@ def read_claims():
     return yaml.safe_load(Path(__file__).with_name("contrasts.yaml").read_text(encoding="utf-8"))
 
 
-def family(records, claims=None, profile="evidence"):
+def family(records):
     """One row for each of the contrasts that were named before their runs.
 
-    `records` is a dict from name to record. Each of the `claims`, those of `contrasts.yaml` by default, has a `claim`,
-    `where` the paper makes it, and the sides that should have the `lower` and the `higher` error, as parameters of
-    train.ipynb, on CIFAR-10 by the recipe `profile`. A row has `claim`, `where`, `failed`, how many runs of the two
-    sides failed, whether it is `final`, with all `SEEDS` on both sides, and `found`, what `runs.paired` returns (None
-    where a side has no finished run). Where both have one, it has `holm` and `holm_seeds`, `p` and `seeds_p` adjusted
-    over all contrasts, `detectable`, the lead that `p` finds with 80% power among them, and the `verdict`: "a run
-    failed", or "no lead found" where `holm` is 0.05 or more, or "these networks only" where `holm_seeds` is, or else
-    "borne out" or "reversed".
+    `records` is a dict from name to record. Each contrast has a `claim`, `where` the paper makes it, and the sides that
+    should have the `lower` and the `higher` error, as parameters of train.ipynb, on CIFAR-10 by the recipe `evidence`.
+    A row has `claim`, `where`, `failed`, how many runs of the two sides failed, and `found`, what `runs.paired` returns
+    (None where a side has no finished run). Where both have one, it has `holm` and `holm_seeds`, `p` and `seeds_p`
+    adjusted over all contrasts, `detectable`, the lead that `p` finds with 80% power among them, and the `verdict`: "a
+    run failed", or "no lead found" where `holm` is 0.05 or more, or "these networks only" where `holm_seeds` is, or
+    else "borne out" or "reversed". It is `final` with all `SEEDS` on both sides; the two verdicts that a smaller
+    correction would change, only where all rows have them.
     """
     rows = []
-    for named in claims or read_claims():
-        sides = [runs.finished(records, named[side], profile, failed=True) for side in ("lower", "higher")]
+    for named in read_claims():
+        sides = [runs.finished(records, named[side], "evidence", failed=True) for side in ("lower", "higher")]
         sides = [{seed: record for seed, record in side.items() if seed in SEEDS} for side in sides]
         failed = sum("failure" in record for side in sides for record in side.values())
         final, found = all(set(side) == set(SEEDS) for side in sides), runs.paired(*sides)
         told = {"claim": named["claim"], "where": named["where"]}
         rows.append(told | {"failed": failed, "final": final, "found": found})
-    # What has not run counts as tested too, so that a row's correction does not change when the next run is in.
+    # What has not run counts as p = 1: an adjusted p can only fall when the next run is in.
     adjusted = [runs.holm([row["found"][p] if row["found"] else 1.0 for row in rows]) for p in ("p", "seeds_p")]
+    complete = all(row["final"] for row in rows)
     for row, p, seeds_p in zip(rows, *adjusted):
         if found := row["found"]:
             differing, images = (found["better"] + found["worse"]) / found["images"], found["images"] / found["effect"]
             told = "these networks only" if seeds_p >= 0.05 else "borne out" if found["lead"] > 0 else "reversed"
             row |= {"holm": p, "holm_seeds": seeds_p, "detectable": runs.detectable(differing, images, len(rows))}
             row["verdict"] = "a run failed" if row["failed"] else told if p < 0.05 else "no lead found"
+            row["final"] &= complete or row["verdict"] not in ("no lead found", "these networks only")
     return rows
 
 
@@ -70,7 +72,7 @@ def line(row):
 
 
 def verdict(row):
-    """What came of a row, with a word for one whose seeds are not all there."""
+    """What came of a row, with a word for one that later runs may change."""
     return row["verdict"] if row["final"] else f"so far: {row['verdict']}"
 
 
@@ -91,7 +93,8 @@ def told(rows):
     kinds = ("borne out", "reversed", "these networks only", "no lead found", "a run failed")
     came = ", ".join(f"{kind}: {verdicts.count(kind)}" for kind in kinds if kind in verdicts)
     final = all(row["final"] for row in rows if row["found"])
-    so_far = "" if final else f" Until the seeds {', '.join(map(str, SEEDS))} are all there, verdicts are preliminary."
+    seeds = ", ".join(map(str, SEEDS))
+    so_far = "" if final else f" Until all runs with the seeds {seeds} are there, verdicts may change."
     if len(rows) == 1:
         return f"The claim has been tested: {verdicts[0]}.{so_far}"
     have = "has" if len(verdicts) == 1 else "have"
@@ -100,16 +103,15 @@ def told(rows):
 
 def settled(leads):
     """How far seeds settle some leads, which are what `runs.paired` found, in a sentence or two."""
-    several = [found["seeds_low"] * found["seeds_high"] > 0 for found in leads if len(found["seeds"]) > 1]
+    several = [max(found["p"], found["seeds_p"]) for found in leads if len(found["seeds"]) > 1]
     told = []
     if len(several) < len(leads):
         told.append("A lead of one seed a side ranks two trained networks, not their kinds.")
     if several:
-        things, sure = "lead" if len(several) == 1 else "leads", sum(several)
-        have = "have" if sure > 1 else "has"
+        things, sure = "lead" if len(several) == 1 else "leads", sum(p < 0.05 for p in runs.holm(several))
         told.append(
-            f"Of {len(several)} {things} over several seeds, {sure or 'none'} {have} an interval over seeds "
-            "without zero, not corrected for their number."
+            f"Of {len(several)} {things} over several seeds, {sure or 'none'} {'have' if sure > 1 else 'has'} both p "
+            "values below 0.05 after Holm's correction for this table alone."
         )
     return " ".join(told)
 
