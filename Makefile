@@ -1,7 +1,7 @@
 # Everything the project does, from a machine that has only Python 3.11 to 3.13 and make.
 #
-# The first command makes a virtual environment in .venv with the versions of requirements.lock; nothing is installed
-# outside this folder. The environment is made again when pyproject.toml or requirements.lock change.
+# The first command makes a virtual environment in .venv with the versions of requirements.lock. Nothing is installed
+# outside this folder, but for programs that some tests need, and only if root runs them on Debian. The environment is made again when pyproject.toml or requirements.lock change.
 
 # The backend of Keras, an extra of pyproject.toml. The choice is kept until another is named, also when an installation
 # fails.
@@ -14,6 +14,9 @@ endif
 # The first Python on the PATH that fits.
 FITS = import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) and print(sys.executable)
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell $(name) -c '$(FITS)' 2>&-)))
+
+NEEDS_PYTHON = test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 on the PATH. Install one, or name it:" \
+	"make PYTHON=/path/to/python3.12"; exit 1; }
 
 # uv installs in seconds what takes pip minutes. One on the PATH is used; without it, one is put in .uv.
 UV := $(shell command -v uv 2>&-)
@@ -46,7 +49,7 @@ help:
 	@echo "make epub      the book for electronic readers: _build/residual-attention.epub"
 	@echo "make lab       open the chapters in JupyterLab, after installing it"
 	@echo "make test      run the tests, the quick ones first"
-	@echo "make test-slow compare with other backends and runtimes, after installing them (about 1 GB)"
+	@echo "make test-slow compare with other backends and runtimes, after installing them (1 GB or more)"
 	@echo "make experiments GROUP=NAME   run the experiments of a group of book/experiments/grid.yaml that have not run yet"
 	@echo "make results   take the records of finished runs into book/results, and print the table (RUNS=folder: not runs)"
 	@echo "make benchmark measure speed against plain PyTorch (an hour; BENCHMARK_FLAGS=--help says how to measure less)"
@@ -57,7 +60,7 @@ help:
 	@echo "make test-repeat  run each notebook twice, and as other processors would: the results must agree (an hour)"
 	@echo "make install   make the environment in .venv, and nothing else"
 	@echo "make lock      bring requirements.lock in line with pyproject.toml (with UPGRADE=1: the newest versions)"
-	@echo "make clean     remove everything that make has made"
+	@echo "make clean     remove what make has made, but for runs and records"
 	@echo
 	@echo "BACKEND=NAME   the backend of Keras: $(BACKENDS) (now $(BACKEND))"
 	@echo "PYTHON=NAME    the Python to use (now $(or $(PYTHON),none that fits))"
@@ -114,12 +117,12 @@ install: .venv/$(BACKEND).stamp
 
 lock: $(OWN_UV)
 	$(UV) pip compile pyproject.toml --output-file requirements.lock --quiet $(if $(UPGRADE),--upgrade) \
-		--extra book --extra lab --extra test --extra batch --extra export --extra cpu \
+		--extra book --extra lab --extra test --extra batch --extra export --extra cpu --extra tensorflow \
 		--universal --python-version 3.11 --fork-strategy fewest \
 		--no-annotate --custom-compile-command "make lock"
 
 clean:
-	rm -rf _build dist .venv .uv .backend .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build dist .venv .uv .backend .hypothesis .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Only pages that have changed are read and written again. A warning must not hide in what Sphinx keeps of a page, so
@@ -153,8 +156,7 @@ _build/repeat.stamp: _build/cache.stamp
 
 # The lock is a constraint: its versions, and of its packages those that the backend needs.
 .venv/$(BACKEND).stamp: pyproject.toml requirements.lock | $(OWN_UV)
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 on the PATH. Install one, or name it:" \
-		"make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(NEEDS_PYTHON)
 	@echo $(BACKEND) > .backend
 	rm -rf .venv
 	$(UV) venv --quiet --python $(PYTHON) .venv
@@ -175,8 +177,7 @@ _build/repeat.stamp: _build/cache.stamp
 	@touch $@
 
 .uv/bin/uv:
-	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 on the PATH. Install one, or name it:" \
-		"make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(NEEDS_PYTHON)
 	@$(PYTHON) -c 'import ensurepip, venv' 2>&- || { echo "$(PYTHON) cannot make virtual environments." \
 		"On Debian or Ubuntu: apt install python3-venv. Or put uv on the PATH."; exit 1; }
 	rm -rf .uv

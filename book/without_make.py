@@ -2,7 +2,7 @@
 
 First, in an environment of your own:
 
-    python -m pip install --editable ".[book,test,batch,cpu]" --constraint requirements.lock
+    python -m pip install --editable ".[book,lab,test,batch,cpu]" --constraint requirements.lock
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The helper library of the book *Residual attention, step by step*.
 
-A reader reads `datasets, blocks, models, counting, masks, training`, in the order of the book. `runs` and `show` are
+A reader reads `datasets, blocks, models, counting, training, masks`, in the order of the book. `runs` and `show` are
 the plumbing, which keeps what was run and shows what was found.
 """
 

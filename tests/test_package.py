@@ -19,7 +19,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PINS = [line for line in LOCK.splitlines() if line and not line.startswith("#")]
 
-PINNED = ["book", "lab", "test", "batch", "export", "cpu"]  # the extras that the lock is made from
+PINNED = ["book", "lab", "test", "batch", "export", "cpu", "tensorflow"]  # the extras that the lock is made from
 
 # What Google Colab had installed when these bounds were last looked at. None may be replaced there.
 COLAB = {

@@ -47,7 +47,7 @@
       find("load").disabled = false;
       say("");
       const why = error.message === "runtime.js"
-        ? "This copy of the book was built without the network, because npm was missing."
+        ? "This copy of the book lacks the network: when it was built, npm was missing or could not fetch TensorFlow.js."
         : `This browser could not load the network (${error.message}).`;
       complain(`${why} The pictures above stay.`);
     }

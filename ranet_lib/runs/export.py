@@ -41,7 +41,7 @@ def export_model(model, path):
                 model.export(unfinished, format="onnx", verbose=False)
                 _mend_up_sampling(unfinished)
             except ImportError as error:
-                raise ImportError(f"ONNX needs more packages: pip install 'ranet_lib[export]' ({error})") from error
+                raise ImportError(f"ONNX needs the packages onnx and tf2onnx: pip install them ({error})") from error
         else:
             model.export(unfinished, format="litert" if path.suffix else "tf_saved_model", verbose=False)
         os.replace(unfinished, path)

@@ -47,8 +47,8 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
 
     Raises:
         ValueError: a checkpoint of other settings (a damaged one is put aside), a wrong number of devices, a `seed`
-            that is none, a network with other outputs than `dataset` has classes, or an `output_dir` in which another
-            process trains or that holds a finished run.
+            that is none, a network of another precision or with other outputs than `dataset` has classes, fewer
+            training images than a batch takes, or an `output_dir` with a finished run or another process at work.
         Diverged: the loss became infinite or not a number.
     """
     seed, outputs = checks.whole("seed", seed, least=0), model.output_shape[-1]
