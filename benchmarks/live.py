@@ -6,7 +6,7 @@ time from the key to the changed picture on the screen: once to values whose pic
 once back over the same values, whose pictures it has kept.
 
     make .venv/lab.installed
-    .venv/bin/python benchmarks/live.py --out book/results/speed/live.json
+    .venv/bin/python benchmarks/live.py --output book/results/speed/live.json
 """
 
 import argparse
@@ -170,7 +170,6 @@ def local_browser(chromium, driver):
         options.add_argument(flag)
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.add_argument("--no-sandbox")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with tempfile.TemporaryDirectory() as profile:
         options.add_argument(f"--user-data-dir={profile}")
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -198,10 +197,14 @@ def measure(notebook, box):
 
 
 def main():
+    import run
+
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("notebooks", type=Path, nargs="*", help="which notebooks (all chapters with explorers)")
-    parser.add_argument("--out", type=Path, help="where the record goes; without it, the table is only printed")
+    parser.add_argument("--output", type=Path, help="a new JSON file; without it, the table is only printed")
     asked = parser.parse_args()
+    if asked.output and asked.output.exists():
+        parser.error(f"{asked.output} exists; results are not overwritten")
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         # A copy: a browser that runs a notebook also saves it.
@@ -223,9 +226,8 @@ def main():
     finished = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     record = {"browser": f"Chromium {version}", "jupyterlab": importlib.metadata.version("jupyterlab"),
               "promised": {"drawn": DRAWN, "kept": KEPT}, "finished": finished, "explorers": measured}  # fmt: skip
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if asked.output:
+        run.save(asked.output, record)
 
 
 if __name__ == "__main__":

@@ -18,19 +18,11 @@ import time
 from pathlib import Path
 
 import run
+from overhead import EXPERIMENTS, GRID
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENTS = ROOT / "book" / "experiments"
 sys.path.append(str(ROOT / "tests"))
 from slurm import Cluster  # noqa: E402
-
-GRID = """
-small:
-  - model: attention_tiny
-    dataset: cluttered_digits
-    profile: smoke
-    seed: [{seeds}]
-"""
 
 
 def measure(folder, seeds):

@@ -5,7 +5,7 @@ machine that compresses text as web hosts do. Measured are the bytes of the firs
 before anybody scrolls, and the seconds until text can be read and until the formulas stand.
 
     make book
-    .venv/bin/python benchmarks/pages.py --out book/results/speed/pages.json
+    .venv/bin/python benchmarks/pages.py --output book/results/speed/pages.json
 """
 
 import argparse
@@ -117,11 +117,15 @@ def measure(browser, address):
 
 
 def main():
+    import run
+
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--site", type=Path, default=ROOT / "_build" / "html", help="the built book")
     parser.add_argument("--repeats", type=int, default=3, help="views of each page; the median counts (3)")
-    parser.add_argument("--out", type=Path, help="where the record goes; without it, the table is only printed")
+    parser.add_argument("--output", type=Path, help="a new JSON file; without it, the table is only printed")
     asked = parser.parse_args()
+    if asked.output and asked.output.exists():
+        parser.error(f"{asked.output} exists; results are not overwritten")
     if not (asked.site / "index.html").exists():
         parser.error(f"{asked.site} holds no built book; run `make book` first")
     names = [path.relative_to(asked.site).as_posix() for path in sorted(asked.site.glob("book/**/*.html"))]
@@ -137,9 +141,8 @@ def main():
     finished = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     record = {"browser": f"Chromium {version}", "slowdown": SLOWDOWN, "repeats": asked.repeats,
               "finished": finished, "pages": pages}  # fmt: skip
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if asked.output:
+        run.save(asked.output, record)
 
 
 if __name__ == "__main__":

@@ -193,6 +193,11 @@ def write(path, repeats, seconds, results):
         "seconds": seconds,
         "results": results,
     }
+    save(path, record)
+
+
+def save(path, record):
+    """Write a `record` as JSON; never over an existing file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "x", encoding="utf-8") as file:
         file.write(json.dumps(record, indent=1) + "\n")

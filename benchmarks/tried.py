@@ -36,6 +36,7 @@ def make(change):
     import keras
 
     from ranet_lib import fused, training
+    from ranet_lib.training import fitting, optimizer
 
     if change == "keras batch normalisation":
         fused.BatchNormalization.call = keras.layers.BatchNormalization.call
@@ -43,7 +44,7 @@ def make(change):
         fused.add, fused.sigmoid = keras.ops.add, keras.ops.sigmoid
         fused.up_sample = lambda features, size, how: keras.ops.image.resize(features, size, interpolation=how)
     elif change == "keras optimiser":
-        training.SGD = lambda rate, decay: keras.optimizers.SGD(rate, 0.9, nesterov=True, weight_decay=decay)
+        optimizer.SGD = lambda rate, decay: keras.optimizers.SGD(rate, 0.9, nesterov=True, weight_decay=decay)
     elif change == "keras input":
         training.devices.feed = lambda batches: batches
     elif change == "graph optimiser":
@@ -56,14 +57,14 @@ def make(change):
     elif change == "traced twice":
         training.devices.build_ahead = lambda model, batches: None
     elif change == "XLA":
-        compile_model = training.compile_model
+        compile_model = fitting.compile_model
 
         def with_xla(model, recipe, steps):
             model = compile_model(model, recipe, steps)
             model.jit_compile = True
             return model
 
-        training.compile_model = with_xla
+        fitting.compile_model = with_xla
     elif change not in CHANGES:
         raise ValueError(f"change must be one of {', '.join(CHANGES)}; received {change!r}")
 

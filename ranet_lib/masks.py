@@ -93,7 +93,7 @@ class _Viewer(keras.Model):
 
     def call(self, inputs):
         features, seen = inputs, []
-        for layer in _chain(self.model, self.kind):
+        for layer in parts(self.model, self.kind):
             if isinstance(layer, self.kind):
                 features, found = self.look(layer, features)
                 seen.append(found)
@@ -119,19 +119,19 @@ def split_at(model, name):
     The layer is one of the network itself or of a stage, such as "stage_3_attention_1"; another name is a ValueError.
     Together the functions are the network outside of training; Grad-CAM needs the gradient between them.
     """
-    chain = list(_chain(model))
-    names = [layer.name for layer in chain]
+    row = list(parts(model))
+    names = [layer.name for layer in row]
     if name not in names:
         raise ValueError(f"name must be one of {', '.join(names)}; received {name!r}")
     place = names.index(name) + 1
-    return tuple(functools.partial(blocks.apply_chain, part) for part in (chain[:place], chain[place:]))
+    return tuple(functools.partial(blocks.apply_chain, part) for part in (row[:place], row[place:]))
 
 
-def _chain(model, kind=()):
+def parts(model, kind=()):
     """The layers of `model` in a row: for a stage or a network inside it, its own, unless it is of this `kind`."""
     for layer in model.layers:
         if isinstance(layer, keras.Model) and not isinstance(layer, kind):
-            yield from _chain(layer, kind)
+            yield from parts(layer, kind)
         elif not isinstance(layer, keras.layers.InputLayer):
             yield layer
 

@@ -18,18 +18,17 @@ from ranet_lib import blocks, checks
 class ModelSpec:
     """The layout of the network `name`, and the numbers that its authors print. Tuples have an entry for each stage.
 
-    The `description` is a sentence, `input_shape` is `(height, width, channels)`. The first convolution has
-    `stem_filters`, `stem_kernel` and `stem_strides`; max pooling of size `stem_pool` and stride 2 may follow. A stage
-    has `filters` channels, the `strides` of its first unit, so many attention `modules` (the paper's m) and, outside of
-    them, `stage_units`. `mask_depth`, `pool_size` and `interpolation` are those of `MaskBranch`; `pre_units`,
-    `trunk_units` and `mask_units` the paper's p, t and r; `groups`, `use_bias` and `always_project` those of
-    `ResidualUnit`. Inner convolutions have 1 / `bottleneck` of a unit's channels (None: those of its input). Without
-    `last_shortcut`, the last stage's units that keep the shape have none. `dropout` is the part dropped before the
-    classifier, `printed_parameters` are millions by number of classes, `printed_flops` billions of multiply-adds.
+    `input_shape` is `(height, width, channels)`. The first convolution has `stem_filters`, `stem_kernel` and
+    `stem_strides`; max pooling of size `stem_pool` and stride 2 may follow. A stage has `filters` channels, the
+    `strides` of its first unit, so many attention `modules` (the paper's m) and, outside of them, `stage_units`.
+    `mask_depth`, `pool_size` and `interpolation` are those of `MaskBranch`; `pre_units`, `trunk_units` and `mask_units`
+    the paper's p, t and r; `groups`, `use_bias` and `always_project` those of `ResidualUnit`. Inner convolutions have
+    1 / `bottleneck` of a unit's channels (None: those of its input). Without `last_shortcut`, the last stage's units
+    that keep the shape have none. `dropout` is the part dropped before the classifier, `printed_parameters` are
+    millions by number of classes, `printed_flops` billions of multiply-adds.
     """
 
     name: str
-    description: str
     input_shape: tuple = (32, 32, 3)
     stem_filters: int = 16
     stem_kernel: int = 3
@@ -61,9 +60,7 @@ class ModelSpec:
 
 
 def _paper(depth, modules, **changes):
-    text = f"The paper's Attention-{depth} for CIFAR, with m = {modules}: "
-    text += "as many attention modules in each of 3 stages."
-    return ModelSpec(f"attention_{depth}", text, modules=(modules,) * 3, **changes)
+    return ModelSpec(f"attention_{depth}", modules=(modules,) * 3, **changes)
 
 
 _tiny = functools.partial(ModelSpec, stem_filters=32, stem_strides=2, filters=(48, 96, 192), bottleneck=2)
@@ -76,39 +73,28 @@ _source = functools.partial(
     last_shortcut=False, pool_size=2, interpolation="nearest")  # fmt: skip
 
 _SPECS = {spec.name: spec for spec in (
-    _tiny("attention_tiny",
-          "A true residual attention network that a laptop trains in minutes: one slim module in each of 3 stages.",
-          mask_depth=(2, 1, 1), pre_units=0, trunk_units=1, stage_units=(1, 1, 1)),
-    # attention_tiny needs more than the two minutes of a first run to learn the embedded digits.
-    _tiny("attention_micro",
-          "attention_tiny with one module, in the second stage: it learns the embedded digits in under two minutes.",
-          modules=(0, 1, 0), mask_depth=(2, 1, 1), pre_units=0, trunk_units=1, stage_units=(1, 1, 1)),
-    _tiny("resnet_tiny",
-          "The baseline for attention_tiny, at about its cost: 3 residual units in each of 3 stages, no attention.",
-          modules=(0, 0, 0), stage_units=(3, 3, 3)),
+    # For a laptop: it trains in minutes. The one-module network learns the embedded digits in under two minutes, for
+    # which attention_tiny needs longer; resnet_tiny is the baseline, at about the cost of attention_tiny.
+    _tiny("attention_tiny", mask_depth=(2, 1, 1), pre_units=0, trunk_units=1, stage_units=(1, 1, 1)),
+    _tiny("attention_micro", modules=(0, 1, 0), mask_depth=(2, 1, 1), pre_units=0, trunk_units=1,
+          stage_units=(1, 1, 1)),
+    _tiny("resnet_tiny", modules=(0, 0, 0), stage_units=(3, 3, 3)),
     _paper(56, 1),
     _paper(92, 2, printed_parameters={10: 1.9, 100: 1.9}),
     _paper(128, 3),
     _paper(164, 4),
     _paper(236, 6, printed_parameters={10: 5.1, 100: 5.1}),
     _paper(452, 6, pre_units=2, trunk_units=4, mask_units=3, printed_parameters={10: 8.6, 100: 8.6}),
-    ModelSpec("resnet_164",
-              "The baseline, ResNet-164 with pre-activation: 18 bottleneck units in each of 3 stages, no attention.",
-              modules=(0, 0, 0), stage_units=(18, 18, 18), printed_parameters={10: 1.7, 100: 1.7}),
-    _imagenet("attention_56_imagenet", "The paper's Attention-56 for ImageNet: one module in each of 3 stages.",
-              printed_parameters={1000: 31.9}, printed_flops=6.2),
-    _imagenet("attention_92_imagenet", "The paper's Attention-92 for ImageNet: 1, 2 and 3 modules in its stages.",
-              modules=(1, 2, 3), printed_parameters={1000: 51.3}, printed_flops=10.4),
-    _imagenet("attentionnext_56_imagenet",
-              "The paper's AttentionNeXt-56: Attention-56 with ResNeXt's units, their 3x3 convolutions in 32 groups.",
-              bottleneck=2, groups=32),
-    _source("source_attention_56", "The student project's Attention-56, without its softmax.",
-            dropout=0.5, printed_parameters={10: 54.120138, 100: 54.212388}),
-    _source("source_attention_92", "The student project's Attention-92, without its softmax: 1, 2 and 3 modules.",
-            modules=(1, 2, 3), printed_parameters={10: 97.902794}),
-    _source("source_attention_92_cifar100",
-            "The student project's Attention-92 for CIFAR-100: widths doubled from the second stage on.",
-            modules=(1, 2, 3), filters=(128, 512, 1024, 2048), printed_parameters={100: 385.083684}))}  # fmt: skip
+    # The paper's baseline, with pre-activation; then its networks for ImageNet, AttentionNeXt with ResNeXt's units.
+    ModelSpec("resnet_164", modules=(0, 0, 0), stage_units=(18, 18, 18), printed_parameters={10: 1.7, 100: 1.7}),
+    _imagenet("attention_56_imagenet", printed_parameters={1000: 31.9}, printed_flops=6.2),
+    _imagenet("attention_92_imagenet", modules=(1, 2, 3), printed_parameters={1000: 51.3}, printed_flops=10.4),
+    _imagenet("attentionnext_56_imagenet", bottleneck=2, groups=32),
+    # The student project's, without its softmax; for CIFAR-100 the widths are doubled from the second stage on.
+    _source("source_attention_56", dropout=0.5, printed_parameters={10: 54.120138, 100: 54.212388}),
+    _source("source_attention_92", modules=(1, 2, 3), printed_parameters={10: 97.902794}),
+    _source("source_attention_92_cifar100", modules=(1, 2, 3), filters=(128, 512, 1024, 2048),
+            printed_parameters={100: 385.083684}))}  # fmt: skip
 
 # Larger numbers are mistakes: building would take hours, or all memory.
 _MOST_CLASSES, _MOST_PIXELS, _MOST_UNITS, _MOST_WIDTH = 1_000_000, 10_000, 100, 100

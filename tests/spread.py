@@ -15,18 +15,13 @@ from pathlib import Path
 import numpy as np
 
 
-def data():
-    """A few hundred of the embedded images."""
+def data(train=320, others=100):
+    """The embedded images, cut to so many for training, and so many for validation and for testing."""
     from ranet_lib import datasets
 
     full = datasets.load_dataset("cluttered_digits")
-
-    def head(split, count):
-        return datasets.Split(split.images[:count], split.labels[:count], split.masks[:count])
-
-    return dataclasses.replace(
-        full, train=head(full.train, 320), validation=head(full.validation, 100), test=head(full.test, 100)
-    )
+    counts = {"train": train, "validation": others, "test": others}
+    return dataclasses.replace(full, **{name: getattr(full, name).take(slice(n)) for name, n in counts.items()})
 
 
 def create(name):

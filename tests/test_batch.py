@@ -274,7 +274,7 @@ def test_a_record_of_other_images_does_not_count(batch, tmp_path, capsys):
             Image.new("RGB", (8, 8), (number * 20, 0, 0)).save(photos / label / f"{number}.png")
     parameters = {"dataset": f"folder:{photos}", "output_dir": str(tmp_path / "run")}
     run, template = runs.check_parameters(parameters), runs.read_records(ROOT / "book" / "results")
-    record = copy.deepcopy(template["attention_tiny-cluttered_digits-laptop-seed0"])
+    record = copy.deepcopy(template["attention_tiny-cluttered_digits-laptop-seed0-0af8eb5b"])
     record["model"] |= {"name": run["model"], "options": run["model_options"]}
     record |= {"recipe": dataclasses.asdict(run["recipe"]), "history": record["history"][:1]}
     record["test"]["last_epoch"]["epoch"] = record["test"]["chosen_on_validation"]["epoch"] = 1

@@ -260,7 +260,8 @@ def test_the_lock_of_another_users_gpu_is_respected(batch, tmp_path, monkeypatch
     ({"model_options": {"checkpointing": True}}, "checkpointing None, not True"),
 ])  # fmt: skip
 def test_a_finished_run_is_done_again_only_where_its_settings_differ(batch, change, told):
-    record = runs.read_record(EXPERIMENTS.parent / "results" / "attention_tiny-cluttered_digits-laptop-seed0.json")
+    name = "attention_tiny-cluttered_digits-laptop-seed0-0af8eb5b"
+    record = runs.read_record(EXPERIMENTS.parent / "results" / f"{name}.json")
     assert "checkpointing" not in record["model"]["options"]  # which is younger than the record
     asked = {"model": "attention_tiny", "profile": "laptop", "epochs": 15} | change
     assert batch.differences(record, runs.check_parameters(asked)) == told

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from runs import ROOT
 
-from ranet_lib import blocks, counting, models
+from ranet_lib import blocks, counting, fused, models
+from ranet_lib.training import devices, fitting, optimizer
 
 LIMITS = [("matrix-product", "flops"), ("memory-copy", "bytes")]
 RUN = ROOT / "benchmarks" / "run.py"
@@ -40,6 +41,24 @@ def test_plain_torch_is_the_same_network(name, training, monkeypatch):
     with torch.no_grad():
         found = network(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_what_was_tried_takes_the_place_of_what_the_library_uses(monkeypatch):
+    """Set on the face of a package, a function would replace nothing that the package itself calls."""
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    import tried
+
+    places = [fused.BatchNormalization, fused, devices, fitting, optimizer]
+    before = {(place, name): value for place in places for name, value in vars(place).items()}
+    for change in tried.CHANGES.keys() - tried.ENVIRONMENT.keys() - {"nothing", "graph as written"}:
+        with monkeypatch.context() as undone:
+            for (place, name), value in before.items():
+                if callable(value) and name != "__class__" and not name.startswith("__"):
+                    undone.setattr(place, name, value)
+            tried.make(change)
+            now = {(place, name): getattr(place, name) for place, name in before}
+            replaced = [key for key, value in before.items() if callable(value) and now[key] is not value]
+            assert replaced, change
 
 
 @pytest.mark.slow

@@ -284,6 +284,10 @@ def test_a_local_mask_branch_costs_what_the_encoder_decoder_costs(filters, depth
         (lambda: blocks.ResidualUnit(10), "filters must be a multiple of 4, or inner_filters be given; .*=10"),
         (lambda: blocks.ResidualUnit(16, groups=3), "inner_filters must be a multiple of groups = 3; received 4"),
         (lambda: blocks.MaskBranch(16, pool_size=4), "pool_size must be one of 2, 3; received 4"),
+        *(
+            (lambda block=block: block(16, unit={"strides": 2}), "unit must keep the shape, so its strides must be 1")
+            for block in (blocks.TrunkBranch, blocks.MaskBranch, blocks.LocalMaskBranch, blocks.AttentionModule)
+        ),
         (lambda: blocks.MaskBranch(16, interpolation="cubic"), "interpolation must be one of 'bilinear', 'nearest'"),
         (lambda: blocks.ResidualUnit(16, shortcut="yes"), "shortcut must be one of True, False; received 'yes'"),
         (lambda: blocks.TrunkBranch(16, 0), "units must be a whole number of at least 1; received 0"),

@@ -133,7 +133,7 @@ def draws(source):
     called = {ast.unparse(node.func) for statement in ast.parse(source).body
               if not isinstance(statement, (ast.FunctionDef, ast.ClassDef))
               for node in ast.walk(statement) if isinstance(node, ast.Call)}  # fmt: skip
-    names = "figure", "curves", "errors", "image_grid", "masks_over_images", "draw", "explore"
+    names = "figure", "curves", "image_grid", "masks_over_images", "draw", "explore"
     return bool(called & {f"show.{name}" for name in names})
 
 

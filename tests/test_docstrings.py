@@ -106,7 +106,7 @@ def test_public_name_says_what_it_is(name):
 @pytest.mark.parametrize("name", TAKING)
 def test_public_name_explains_each_of_its_arguments_and_no_other(name):
     value, docstring = TAKING[name], inspect.getdoc(TAKING[name])
-    listed = section(docstring, "Args") or section(docstring, "Attributes")
+    listed = section(docstring, "Args")
     # `kwargs` are Keras's, unless a docstring says what they are.
     own = [key for key in arguments(value) if key != "kwargs" or "kwargs" in docstring]
     if listed is None:  # a sentence is enough where it names them

@@ -35,7 +35,6 @@ def images(count=3):
 DRAW = {
     "curves": lambda path: show.curves(history(4), path=path),
     "curves of two runs": lambda path: show.curves({"a": history(3), "b": history(2)}, path=path),
-    "errors": lambda path: show.errors({"ours": {"a": ([(1, 5.0, 0.2, 0.3)], [(1, 4.0)])}}, "depth", path=path),
     "image_grid": lambda path: show.image_grid(images(5), list("abcde"), columns=3),
     "masks_over_images": lambda path: show.masks_over_images(
         images(), [np.random.rand(3, 4, 4), np.random.rand(3, 2, 2)], scores=[[0.1] * 3, [0.2] * 3], path=path
@@ -61,13 +60,6 @@ def test_the_alt_text_of_curves_states_their_numbers(shown):
     alt = show.curves(history(4))
     assert "Over 4 epochs" in alt
     assert "training error goes from 80 to 20" in alt and "validation error goes from 84 to 21" in alt
-
-
-def test_the_alt_text_of_errors_says_what_was_run_and_what_the_paper_prints(shown):
-    run = [(92, 5.1, 0.2, 0.2), (56, 5.61, 0.1, 0.3)]
-    alt = show.errors({"ours": {"ARL": (run, [(56, 5.52), (92, 4.99), (128, 4.44)]), "naive": ([], [])}}, "layers")
-    ours, paper = "ARL, 5.61% at 56 to 5.10% at 92", "ARL in the paper, 5.52% at 56 to 4.44% at 128"
-    assert alt == f"Test error by layers. ours: {ours}; ours: {paper}."
 
 
 def test_a_figure_without_alt_text_is_refused():

@@ -126,7 +126,7 @@ def test_a_group_of_ones_own_has_a_table_among_the_results(tmp_path):
     cells = nbformat.read(executed, as_version=4).cells
     shown = [output["data"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
     (table,) = [text for data in shown if "The group mine" in (text := data.get("text/html", ""))]
-    record = runs.read_record(book / "results" / "attention_tiny-cluttered_digits-laptop-seed0.json")
+    record = runs.read_record(book / "results" / "attention_tiny-cluttered_digits-laptop-seed0-0af8eb5b.json")
     assert f"{record['test']['last_epoch']['error']:.2f}" in table
     assert "The group mine: 1 of 2 runs made so far." in [data.get("text/markdown") for data in shown]
 

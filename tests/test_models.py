@@ -128,7 +128,6 @@ def test_what_describe_counts_is_what_is_built(name):
     assert described["parameters"] == model.count_params()
     assert described["trainable"] == sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert described["flops"] == counting.count_flops(model)
-    assert models.model_spec(name).description.endswith(".")
 
 
 def test_the_printed_numbers_are_those_of_the_network_as_printed():

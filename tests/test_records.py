@@ -1,6 +1,7 @@
 """Run records: valid or refused, whole or absent, never overwritten."""
 
 import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -35,6 +36,20 @@ def test_a_record_says_what_was_run(record):
     assert record["time"]["training"] == 5.0 and record["time"]["seconds_per_epoch"] == 2.5
     assert record["environment"]["ranet_lib"] and record["environment"]["processors"] >= 1
     assert record["environment"]["devices"] == 2
+
+
+def test_the_books_records_have_the_names_that_their_runs_have():
+    """Otherwise a batch does not know them, or `make results` takes another run for them."""
+    for name, record in runs.read_records(ROOT / "book" / "results").items():
+        recipe = record["recipe"]
+        usual = dataclasses.asdict(training.recipe(recipe["profile"]))
+        changed = {key: recipe[key] for key in ("epochs", "batch_size", "learning_rate") if recipe[key] != usual[key]}
+        if recipe["precision"] != usual["precision"]:
+            changed["mixed_precision"] = recipe["precision"]
+        asked = {"model": record["model"]["name"], "model_options": record["model"]["options"]}
+        asked |= {"dataset": record["dataset"]["name"], "profile": recipe["profile"]}
+        asked |= {"seed": record["seed"], "label_noise": record["label_noise"]}
+        assert runs.run_name(runs.check_parameters(asked | changed)) == name
 
 
 def test_written_and_read_it_is_the_same(record, tmp_path):

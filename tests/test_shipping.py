@@ -30,7 +30,7 @@ def test_only_better_weights_replace_those_there(scripts, tmp_path, capsys, chan
     for ending in (".json", ".npz"):
         shutil.copy(runs.PRETRAINED / f"{name}{ending}", package)
     before = {path.name: path.read_bytes() for path in package.iterdir()}
-    record = runs.read_record(ROOT / "book" / "results" / f"{name}-laptop-seed0.json")
+    record = runs.read_record(ROOT / "book" / "results" / f"{name}-laptop-seed0-0af8eb5b.json")
     there = record["history"][-1]["validation_error"]
     record["history"][-1]["validation_error"] += change
     (tmp_path / "record.json").write_text(json.dumps(record), encoding="utf-8")

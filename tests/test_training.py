@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import spread
 
 from ranet_lib import datasets, files, training
 
@@ -21,15 +22,7 @@ on_jax = pytest.mark.skipif(keras.backend.backend() != "jax", reason="what JAX a
 
 @pytest.fixture(scope="module")
 def data():
-    """The embedded data, cut to 160 training and 64 validation and test images: real, and quick."""
-    full = datasets.load_dataset("cluttered_digits")
-
-    def head(split, count):
-        return datasets.Split(split.images[:count], split.labels[:count], split.masks[:count])
-
-    return dataclasses.replace(
-        full, train=head(full.train, 160), validation=head(full.validation, 64), test=head(full.test, 64)
-    )
+    return spread.data(160, 64)  # real, and quick
 
 
 def small_network(num_classes=10):

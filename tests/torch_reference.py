@@ -5,13 +5,8 @@ conventions alone, without reading the main implementation. It holds no weights 
 come from the dictionary of arrays it is given. It raises when a weight is missing, never used, or of a shape
 that does not fit, so that a disconnected part cannot hide. It computes in float64 and returns float32, so
 that the rounding errors in a comparison are the other side's.
-
-As a script:  python torch_reference.py INPUT.npz OUTPUT.npy '{"name": "attention_56", "learning": "naive"}'
-INPUT.npz holds "images" and one array "weight:PATH" per weight; OUTPUT.npy receives the logits.
 """
 
-import json
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -220,14 +215,3 @@ def logits(name, weights, images, learning="residual", mask_activation="mixed", 
     x = torch.tensor(np.ascontiguousarray(images), dtype=torch.float64).permute(0, 3, 1, 2)
     with torch.no_grad():
         return network(x).numpy().astype(np.float32)
-
-
-def main(input_path, output_path, options="{}"):
-    with np.load(input_path) as data:
-        weights = {key.removeprefix("weight:"): data[key] for key in data.files if key.startswith("weight:")}
-        images = data["images"]
-    np.save(output_path, logits(weights=weights, images=images, **json.loads(options)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

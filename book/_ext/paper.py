@@ -184,7 +184,7 @@ def set_tables(document):
 # --- LaTeX: exercises, figures, hidden code ------------------------------------------------------------------------
 
 
-def set_exercises(document, env):
+def set_exercises(document):
     """Exercises and their solutions as environments of `paper.sty`, which may go over a page."""
     for node in list(document.findall(lambda each: is_exercise_node(each) or is_solution_node(each))):
         kind = "bookexercise" if is_exercise_node(node) else "booksolution"
@@ -202,7 +202,7 @@ def set_exercises(document, env):
 def set_cells(document):
     """What a cell prints looks other than its code, and code that is folded on a page is in smaller type."""
     for cell in document.findall(nodes.container):
-        kind = {"cell_output": "bookoutput"}.get(cell["classes"][0] if cell["classes"] else "")
+        kind = "bookoutput" if cell["classes"][:1] == ["cell_output"] else None
         if "cell_input" in cell["classes"] and "tag_hide-input" in cell.parent["classes"]:
             kind = "bookfolded"
         if kind:
@@ -216,7 +216,7 @@ def make_book(app, document, docname):
     """Give the one document that LaTeX gets the order of a book: preface, parts, chapters, references."""
     if app.builder.name != "latex" or document.get("docname") != app.config.root_doc or "docname" not in document:
         return
-    set_exercises(document, app.env)
+    set_exercises(document)
     set_cells(document)
     set_tables(document)
     root = document.next_node(nodes.section)

@@ -10,13 +10,13 @@ existing record is replaced only by one of other weights.
 
 import argparse
 import datetime
-import hashlib
 import json
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
+import pooch
 
 from ranet_lib import blocks, datasets, files, masks, models, runs, training
 
@@ -32,7 +32,7 @@ def main(arguments=None):
     parser.add_argument("--images", type=int, default=5000, help="at most so many validation images")
     parser.add_argument("--folder", type=Path, default=LOOKS, help="default: book/results/looks")
     asked = parser.parse_args(arguments)
-    weights = hashlib.sha256((runs.PRETRAINED / f"{asked.name}.npz").read_bytes()).hexdigest()
+    weights = pooch.file_hash(runs.PRETRAINED / f"{asked.name}.npz")
     path = asked.folder / f"{asked.name}.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["weights"] == weights:
         parser.error(f"{path} is there already, for these weights")
@@ -52,7 +52,7 @@ def main(arguments=None):
 
 def look(name, data, images):
     """Everything that the record says of the network `name` on the first validation images of `data`."""
-    split = datasets.Split(data.validation.images[:images], data.validation.labels[:images])
+    split = data.validation.take(slice(images))
     network, prepared = runs.load_pretrained(name), data.prepare(split.images)
     described = runs.pretrained_record(name)["model"]
     fresh = {}
@@ -135,18 +135,17 @@ def exchanged(network, prepared, labels):
 def answers_with(network, change, places, images, labels):
     """The network's answers with `change(mask, labels)` in place of the masks of the modules in `places`."""
     features, number = keras.ops.convert_to_tensor(images), 0
-    for layer in network.layers[1:]:  # without the input
-        for part in layer.layers if isinstance(layer, keras.Sequential) else [layer]:
-            if isinstance(part, blocks.AttentionModule):
-                features = blocks.apply_chain(part.pre, features)
-                mask = part.mask(features)
-                mask = change(mask, labels) if number in places else mask
-                trunk = part.trunk(features)
-                features = (1.0 + mask) * trunk if part.learning == "residual" else mask * trunk
-                features = blocks.apply_chain(part.post, features)
-                number += 1
-            else:
-                features = part(features)
+    for part in masks.parts(network):
+        if isinstance(part, blocks.AttentionModule):
+            features = blocks.apply_chain(part.pre, features)
+            mask = part.mask(features)
+            mask = change(mask, labels) if number in places else mask
+            trunk = part.trunk(features)
+            features = (1.0 + mask) * trunk if part.learning == "residual" else mask * trunk
+            features = blocks.apply_chain(part.post, features)
+            number += 1
+        else:
+            features = part(features)
     return keras.ops.convert_to_numpy(features).argmax(axis=-1)
 
 

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from ranet_lib import checks, fused
 from ranet_lib.blocks.chains import Block, apply_chain, build_chain, register
-from ranet_lib.blocks.units import ResidualUnit, convolution
+from ranet_lib.blocks.units import ResidualUnit, convolution, inside
 from ranet_lib.fused import BatchNormalization
 
 
@@ -62,7 +62,7 @@ class _Mask(Block):
 
     def __init__(self, filters, mask_activation="mixed", unit=None, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.unit = filters, dict(unit or {})
+        self.filters, self.unit = filters, inside(unit)
         self.mask_activation = checks.choice("mask_activation", mask_activation, MASK_ACTIVATIONS)
         conv = functools.partial(convolution, filters, 1, use_bias=self.unit.get("use_bias", False))
         self.tail = [

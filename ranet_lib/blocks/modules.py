@@ -5,7 +5,7 @@ import keras
 from ranet_lib import checks
 from ranet_lib.blocks.chains import Block, apply_chain, register
 from ranet_lib.blocks.mask_branches import MASK_BRANCHES, LocalMaskBranch, MaskBranch, local_inner_filters
-from ranet_lib.blocks.units import ResidualUnit, TrunkBranch
+from ranet_lib.blocks.units import ResidualUnit, TrunkBranch, inside
 
 LEARNING_RULES = ("residual", "naive")
 
@@ -42,7 +42,7 @@ class AttentionModule(Block):
         self.trunk_units = checks.whole("trunk_units", trunk_units)
         self.learning = checks.choice("learning", learning, LEARNING_RULES)
         self.mask_branch = checks.choice("mask_branch", mask_branch, MASK_BRANCHES)
-        self.mask_activation, self.unit = mask_activation, dict(unit or {})
+        self.mask_activation, self.unit = mask_activation, inside(unit)
         self.pool_size = checks.choice("pool_size", pool_size, (2, 3))
         self.interpolation = checks.choice("interpolation", interpolation, ("bilinear", "nearest"))
         self.pre = [ResidualUnit(filters, name=f"pre_{i + 1}", **self.unit) for i in range(pre_units)]

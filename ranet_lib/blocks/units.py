@@ -80,6 +80,13 @@ class ResidualUnit(Block):
         return (batch, *(None if size is None else -(-size // self.strides) for size in (height, width)), self.filters)
 
 
+def inside(unit):
+    """A copy of `unit`, arguments of the residual units inside a block; a ValueError if they would change the shape."""
+    if (unit := dict(unit or {})).get("strides", 1) != 1:
+        raise ValueError(f"unit must keep the shape, so its strides must be 1; received {unit['strides']!r}")
+    return unit
+
+
 @register
 class TrunkBranch(Block):
     """The trunk of an attention module: `units` residual units in a row (the paper's `t`). Keeps the shape.
@@ -94,7 +101,7 @@ class TrunkBranch(Block):
 
     def __init__(self, filters, units=2, unit=None, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.unit = filters, dict(unit or {})
+        self.filters, self.unit = filters, inside(unit)
         count = checks.whole("units", units)
         self.units = [ResidualUnit(filters, name=f"unit_{i + 1}", **self.unit) for i in range(count)]
 

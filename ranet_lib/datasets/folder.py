@@ -44,7 +44,7 @@ def load(name: str, seed: int, size: int) -> Dataset:
         ranks = random_ranks(everything.labels, np.random.default_rng(seed))
         drawn = np.minimum(ranks // share, len(to_draw))
         for number, split in enumerate((*to_draw, "train")):
-            splits[split] = Split(everything.images[drawn == number], everything.labels[drawn == number])
+            splits[split] = everything.take(drawn == number)
     return make_dataset(name, *(splits[split] for split in _SPLITS), tuple(class_names), "unverified")
 
 

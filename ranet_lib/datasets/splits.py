@@ -23,6 +23,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows) -> "Split":
+        """The split of some `rows`: a slice, or an array of row numbers or of bools."""
+        parts = (self.images, self.labels, self.masks, self.places)
+        return Split(*(None if part is None else part[rows] for part in parts))
+
     def __repr__(self) -> str:
         return f"Split(images {self.images.shape}{'' if self.masks is None else ', with masks'})"
 

@@ -3,8 +3,8 @@
 from ranet_lib.show.drawings import draw  # noqa: I001
 from ranet_lib.show.explorers import explore
 from ranet_lib.show.figures import (
-    COLOURS, MASK_MAP, STYLE, curves, errors, figure, image_grid, masks_over_images, say, table)  # fmt: skip
+    COLOURS, MASK_MAP, STYLE, curves, figure, image_grid, masks_over_images, say, table)  # fmt: skip
 
 __all__ = [
-    "COLOURS", "MASK_MAP", "STYLE", "curves", "draw", "errors", "explore", "figure", "image_grid", "masks_over_images",
+    "COLOURS", "MASK_MAP", "STYLE", "curves", "draw", "explore", "figure", "image_grid", "masks_over_images",
     "say", "table"]  # fmt: skip

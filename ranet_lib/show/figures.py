@@ -79,34 +79,6 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
     return figure(drawn, alt, path=path)
 
 
-def errors(panels, xlabel, path=None):
-    """Test errors with bars, beside those printed in the paper, in panels one under the other.
-
-    `panels` is a dict from title to a dict from label, at most four, to a pair of lists, in per cent: what was run,
-    `(x, error, below, above)` with the reach of the bar on either side, and what the paper prints, `(x, error)`.
-    `xlabel` names the horizontal axes. With a `path` the figure is also saved there. Returns the alt text.
-    """
-    said = []
-    with plt.rc_context(STYLE):
-        size = (6.4, 0.4 + 2.8 * len(panels))
-        drawn, places = plt.subplots(len(panels), figsize=size, squeeze=False, layout="constrained")
-        for axes, (title, curves) in zip(places.flat, panels.items()):
-            for (label, (run, paper)), colour, marker in zip(curves.items(), COLOURS.values(), "os^D"):
-                if run:
-                    x, error, below, above = zip(*sorted(run))
-                    axes.errorbar(x, error, (below, above), fmt=f"{marker}-", color=colour, capsize=3, label=label)
-                if paper:
-                    x, error = zip(*sorted(paper))
-                    axes.plot(x, error, f"{marker}:", color=colour, mfc="white", lw=1.2, label=f"{label} in the paper")
-                for points, kind in ((sorted(run), ""), (sorted(paper), " in the paper")):
-                    ends = [f"{point[1]:.2f}% at {point[0]:.3g}" for point in points]
-                    if ends:
-                        said.append(f"{title}: {label}{kind}, {' to '.join(dict.fromkeys((ends[0], ends[-1])))}")
-            axes.set(title=title, xlabel=xlabel, ylabel="test error (%)")
-            axes.legend()
-    return figure(drawn, f"Test error by {xlabel}. " + "; ".join(said) + ".", path=path)
-
-
 def image_grid(images, titles=None, columns=8, alt=None):
     """A grid of `images`, `(count, height, width[, 3])`, with `titles`, in `columns`; returns the alt text (`alt`)."""
     rows, columns = -(-len(images) // columns), min(columns, len(images))
