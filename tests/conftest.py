@@ -28,6 +28,18 @@ def seed():
         sys.modules["keras"].utils.set_random_seed(0)
 
 
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed, as pairs of data and metadata."""
+    import IPython.display
+
+    calls = []
+    monkeypatch.setattr(
+        IPython.display, "display", lambda data, raw, metadata=None: calls.append((data, metadata or {}))
+    )
+    return calls
+
+
 @pytest.fixture(scope="session", autouse=True)
 def background(request, tmp_path_factory):
     """The notebook runs that the selected tests will look at, begun at once, and the site if it takes them all."""
@@ -35,7 +47,8 @@ def background(request, tmp_path_factory):
     if not selected:
         yield
         return
-    from test_book import PAGES, named
+    from test_book import PAGES
+    from times import named
 
     chosen = [path for path in PAGES if f"test_page_runs[{named(path)}]" in selected]
     train = any("default_run" in item.fixturenames for item in request.session.items)

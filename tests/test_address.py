@@ -5,14 +5,12 @@ import re
 import subprocess
 import sys
 
+import address
+import colab
 import nbformat
 import pytest
 import yaml
 from runs import ROOT, tracked
-
-sys.path.insert(0, str(ROOT / "book"))
-import address  # noqa: E402
-import colab  # noqa: E402
 
 OWN = "https://github.com/someone/their-fork"
 

@@ -5,10 +5,10 @@ import io
 import json
 import re
 import statistics
-import sys
 
 import nbformat
 import pytest
+import times
 import yaml
 from markdown_it import MarkdownIt
 from mdit_py_plugins.colon_fence import colon_fence_plugin
@@ -18,6 +18,7 @@ from prose import captions, of_markdown, of_python, unlinked_terms
 from runs import ROOT
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
+from times import named, read
 
 LONGEST_CELL = 30  # lines that are not blank: what a screen shows
 TYPICAL_CELL = 8  # the median of those that a reader sees, over all chapters
@@ -40,24 +41,12 @@ MEASURED = re.compile(
 #: Numbers in prose that come from no record, with their reasons, by page.
 REASONS = yaml.safe_load((ROOT / "tests" / "numbers.yml").read_text(encoding="utf-8"))
 
-sys.path.insert(0, str(ROOT / "book"))
-
-import times  # noqa: E402
-
 DIRECTIVE = re.compile(r"(?P<fence>`{3,}|:{3,}) *\{(?P<name>exercise|solution)(?:-start)?\} *(?P<argument>[^\n]*)\n"
                        r"(?P<options>(?: *:[\w-]+:[^\n]*\n)*)")  # fmt: skip
 
 
-def read(path):
-    return nbformat.read(path, as_version=4)
-
-
 def cells(path, cell_type):
     return [cell for cell in read(path).cells if cell.cell_type == cell_type]
-
-
-def named(path):
-    return path.relative_to(ROOT).as_posix()
 
 
 def each(paths):
@@ -189,10 +178,10 @@ def comments(text):
 
 def test_prose_refers_to_every_named_figure():
     notebooks = [read(path) for path in NOTEBOOKS]
-    named = {cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for book in notebooks for cell in book.cells}
+    found = {cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for book in notebooks for cell in book.cells}
     prose = "\n".join(cell.source for book in notebooks for cell in book.cells if cell.cell_type == "markdown")
-    assert len(named) > 50
-    assert named - {None} - set(re.findall(r"\{numref\}`(?:[^`<]*<)?([\w-]+)", prose)) == set()
+    assert len(found) > 50
+    assert found - {None} - set(re.findall(r"\{numref\}`(?:[^`<]*<)?([\w-]+)", prose)) == set()
 
 
 @each(PAGES_OF_PROSE)

@@ -5,11 +5,11 @@ it found. A new page is covered by being there. Figures that the reader can move
 """
 
 import re
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 from urllib.request import url2pathname
 
+import address
 import nbformat
 import pytest
 import yaml
@@ -18,9 +18,6 @@ from runs import ROOT
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
-
-sys.path.insert(0, str(ROOT / "book"))
-import address  # noqa: E402
 
 
 def chapters():

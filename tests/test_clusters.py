@@ -32,9 +32,8 @@ def hear_ctrl_c():
 
 
 @pytest.fixture
-def modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import batch
+def modules():
+    import batch  # not before: it needs Linux or macOS
     import processes
 
     return batch, processes

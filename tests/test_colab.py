@@ -8,15 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import address
+import colab
 import nbformat
 import pytest
 from packaging.requirements import Requirement
 from runs import ROOT
 from test_package import PROJECT
-
-sys.path.insert(0, str(ROOT / "book"))
-import address  # noqa: E402
-import colab  # noqa: E402
 
 URL = "https://github.com/someone/residual-attention"
 BOOK = colab.Book(url=URL)

@@ -1,19 +1,12 @@
 """What the pages show of a contrast: no p of zero, sentences that agree in number, no more than the seeds say."""
 
+import contrasts
 import pytest
 from runs import ROOT
 
 from ranet_lib import runs
 
 EXPERIMENTS = ROOT / "book" / "experiments"
-
-
-@pytest.fixture
-def contrasts(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import contrasts
-
-    return contrasts
 
 
 def found(seeds, settled=False):
@@ -25,7 +18,7 @@ def found(seeds, settled=False):
 FAILED = "In {}, a run failed before both sides had one."
 
 
-def test_a_lead_comes_with_both_of_its_intervals(contrasts):
+def test_a_lead_comes_with_both_of_its_intervals():
     assert list(contrasts.lead(found([0])).values()) == [1, "+1.25", "+0.50 to +2.00", "one seed"]
     assert list(contrasts.lead(found([0, 1])).values()) == [2, "+1.25", "+0.50 to +2.00", "-1.50 to +4.00"]
     assert list(contrasts.lead(None)) == list(contrasts.lead(found([0])))
@@ -36,11 +29,11 @@ def test_a_lead_comes_with_both_of_its_intervals(contrasts):
 
 
 @pytest.mark.parametrize("p, text", [(0.0, "<0.001"), (0.0004, "<0.001"), (0.0006, "0.001"), (1, "1.000")])
-def test_no_probability_is_printed_as_zero(contrasts, p, text):
+def test_no_probability_is_printed_as_zero(p, text):
     assert contrasts.p_text(p) == text
 
 
-def test_what_has_been_tested_is_told_in_a_sentence(contrasts):
+def test_what_has_been_tested_is_told_in_a_sentence():
     rows = [{"found": None, "failed": 0}, {"found": found([0]), "verdict": "no lead found", "final": True}]
     assert contrasts.told(rows[:1] * 3) == "Of the 3 claims named before their runs, none has runs on both sides yet."
     assert contrasts.told(rows[:1]) == "The claim does not have runs on both sides yet."
@@ -58,7 +51,7 @@ def test_what_has_been_tested_is_told_in_a_sentence(contrasts):
     assert contrasts.told(rows[1:2]) == f"The claim has been tested: no lead found.{preliminary}"
 
 
-def test_one_seed_settles_nothing(contrasts):
+def test_one_seed_settles_nothing():
     one = "A lead of one seed a side ranks two trained networks, not their kinds."
     sure, unsure = (found([0, 1], settled) for settled in (True, False))
     assert contrasts.settled([found([0])] * 2) == one
@@ -70,13 +63,13 @@ def test_one_seed_settles_nothing(contrasts):
     assert contrasts.settled([found([0]), unsure]) == f"{one} Of 1 lead over several seeds, none has {both}"
 
 
-def test_the_family_is_that_of_the_file(contrasts):
+def test_the_family_is_that_of_the_file():
     rows = contrasts.family({})
     text = (EXPERIMENTS / "contrasts.yaml").read_text(encoding="utf-8")
     assert [row["found"] for row in rows] == [None] * text.count("- claim:")
 
 
-def test_runs_of_the_laptop_study_that_failed_are_named(contrasts):
+def test_runs_of_the_laptop_study_that_failed_are_named():
     record = runs.read_record(ROOT / "book" / "results" / "attention_tiny-cifar10-study-seed0.json")
     assert contrasts.left_out({"fine": record}) == ""
     failed = {key: value for key, value in record.items() if key != "test"} | {"failure": "diverged", "seed": 1}

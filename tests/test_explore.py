@@ -27,16 +27,6 @@ def draw(masks, rule="residual"):
     return figure, f"{masks} & {rule}"
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """What was displayed, as pairs of data and metadata."""
-    import IPython.display
-
-    calls = []
-    monkeypatch.setattr(IPython.display, "display", lambda data, raw, metadata: calls.append((data, metadata)))
-    return calls
-
-
 def picture(source):
     """The picture of a data address, or of its bytes."""
     if isinstance(source, bytes):

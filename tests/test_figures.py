@@ -12,18 +12,6 @@ import pytest
 from ranet_lib import show
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    """What was displayed, as pairs of data and metadata."""
-    import IPython.display
-
-    calls = []
-    monkeypatch.setattr(
-        IPython.display, "display", lambda data, raw, metadata=None: calls.append((data, metadata or {}))
-    )
-    return calls
-
-
 def history(epochs):
     return [{"epoch": i + 1, "error": 80.0 / (i + 1), "validation_error": 84.0 / (i + 1)} for i in range(epochs)]
 

@@ -7,11 +7,11 @@ import json
 import math
 import os
 import struct
-import sys
 import traceback
 import warnings
 from pathlib import Path
 
+import grid
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,9 +20,6 @@ from PIL import Image
 from runs import ROOT
 
 from ranet_lib import datasets, models, runs
-
-sys.path.insert(0, str(ROOT / "book" / "experiments"))
-import grid  # noqa: E402
 
 # The same examples in every run; with FUZZ=20 in the environment, 20 times as many, and others each time.
 TIMES = int(os.environ.get("FUZZ", "1"))

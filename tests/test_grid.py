@@ -3,6 +3,7 @@
 import collections
 import shutil
 
+import grid
 import nbformat
 import papermill
 import pytest
@@ -15,15 +16,7 @@ EXPERIMENTS = ROOT / "book" / "experiments"
 TEXT = (EXPERIMENTS / "grid.yaml").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def grid(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import grid
-
-    return grid
-
-
-def test_a_folder_of_images_may_be_missing_where_only_the_grid_is_read(grid, tmp_path):
+def test_a_folder_of_images_may_be_missing_where_only_the_grid_is_read(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text(f"mine:\n  - {{model: resnet_tiny, dataset: 'folder:{tmp_path / 'photos'}', profile: smoke}}\n")
     (parameters,) = grid.read_grid(path)["mine"].values()
@@ -35,7 +28,7 @@ def option(run, name, default):
     return run.get("model_options", {}).get(name, default)
 
 
-def test_every_cifar_row_of_the_paper_has_three_seeds(grid):
+def test_every_cifar_row_of_the_paper_has_three_seeds():
     seeds = collections.defaultdict(set)
     for run in grid.read_grid(EXPERIMENTS / "grid.yaml")["paper"].values():
         options = tuple(sorted(run.get("model_options", {}).items()))
@@ -59,7 +52,7 @@ def naive():
     return (("learning", "naive"),)
 
 
-def test_every_row_of_the_source_document_is_there(grid):
+def test_every_row_of_the_source_document_is_there():
     runs = grid.read_grid(EXPERIMENTS / "grid.yaml")["source"].values()
     kinds = [
         (run["model"].split("_cifar")[0], run["dataset"], option(run, "shortcut", True), run.get("label_noise", 0.0))
@@ -75,7 +68,7 @@ def test_every_row_of_the_source_document_is_there(grid):
     assert {run["profile"] for run in runs} == {"source"}
 
 
-def test_every_contrast_is_between_runs_that_the_grid_has(grid):
+def test_every_contrast_is_between_runs_that_the_grid_has():
     contrasts = yaml.safe_load((EXPERIMENTS / "contrasts.yaml").read_text(encoding="utf-8"))
     assert 0 < len(contrasts) <= 12 and len({one["claim"] for one in contrasts}) == len(contrasts)
     groups = grid.read_grid(EXPERIMENTS / "grid.yaml")
@@ -89,7 +82,7 @@ def test_every_contrast_is_between_runs_that_the_grid_has(grid):
     assert len(pairs) == len(contrasts)
 
 
-def test_further_seeds_are_of_runs_that_the_first_seed_has(grid):
+def test_further_seeds_are_of_runs_that_the_first_seed_has():
     """The clean cells, 30% and 70% noise of `students`, and all of `depth` and `kinds`, each with seeds 1 and 2."""
     groups = grid.read_grid(EXPERIMENTS / "grid.yaml")
     first = groups["students"] | groups["depth"] | groups["kinds"]
@@ -101,7 +94,7 @@ def test_further_seeds_are_of_runs_that_the_first_seed_has(grid):
     assert set(groups["recipe"]) <= set(groups["paper"])
 
 
-def test_the_laptop_group_asks_the_questions_of_the_paper(grid):
+def test_the_laptop_group_asks_the_questions_of_the_paper():
     runs = grid.read_grid(EXPERIMENTS / "grid.yaml")["laptop"].values()
     depth = {(option(run, "modules", 1), option(run, "learning", "residual"), run.get("seed")) for run in runs}
     assert depth >= {(m, rule, seed) for m in (1, 2, 4) for rule in ("residual", "naive") for seed in (0, 1)}
@@ -131,7 +124,7 @@ def test_a_group_of_ones_own_has_a_table_among_the_results(tmp_path):
     assert "The group mine: 1 of 2 runs made so far." in [data.get("text/markdown") for data in shown]
 
 
-def test_a_name_stands_for_one_setting_in_all_groups(grid):
+def test_a_name_stands_for_one_setting_in_all_groups():
     named = {}
     for group in grid.read_grid(EXPERIMENTS / "grid.yaml").values():
         for name, run in group.items():
@@ -158,7 +151,7 @@ def test_a_name_stands_for_one_setting_in_all_groups(grid):
         ("{dropout: 0},", "{dropout: 0}, {dropout: 0},", "has the run source_attention_56-cifar100-source-seed0-"),
     ],
 )
-def test_a_slip_is_refused_with_its_line(grid, tmp_path, before, after, message):
+def test_a_slip_is_refused_with_its_line(tmp_path, before, after, message):
     path = tmp_path / "grid.yaml"
     path.write_text(TEXT.replace(before, after, 1), encoding="utf-8")
     line = TEXT[: TEXT.index(before)].count("\n") + 1
@@ -174,7 +167,7 @@ def test_a_slip_is_refused_with_its_line(grid, tmp_path, before, after, message)
 
 
 @pytest.mark.parametrize("written, value", [("1e-4", 1e-4), ("1.5e3", 1500.0), ("0.1", 0.1), ("'1e-4'", None)])
-def test_a_number_may_have_an_exponent(grid, tmp_path, written, value):
+def test_a_number_may_have_an_exponent(tmp_path, written, value):
     path = tmp_path / "grid.yaml"
     path.write_text(f"g:\n  - {{model: attention_tiny, dataset: cifar10, profile: smoke, learning_rate: {written}}}\n")
     if value is None:

@@ -140,7 +140,6 @@ def test_a_home_that_cannot_be_written_is_named_before_a_batch_begins(tmp_path):
 
 
 def test_a_batch_passes_paths_on_as_the_user_meant_them(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "experiments"))
     import batch
 
     for label in ("cat", "dog"):

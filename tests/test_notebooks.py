@@ -8,7 +8,7 @@ import keras
 import nbformat
 import papermill
 import pytest
-from runs import ROOT, TRAIN
+from runs import TRAIN
 from test_book import PAGES, each
 
 from ranet_lib import datasets, models, runs, training
@@ -73,8 +73,7 @@ def test_its_weights_give_the_recorded_test_error(default_run):
     assert training.evaluate(model, data, data.test)["error"] == record["test"]["last_epoch"]["error"]
 
 
-def test_its_weights_ship_only_with_the_error_of_their_record(default_run, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "book" / "experiments"))
+def test_its_weights_ship_only_with_the_error_of_their_record(default_run, tmp_path):
     import ship
 
     before = keras.config.dtype_policy()

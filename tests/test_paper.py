@@ -10,12 +10,10 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+import paper
 import pytest
 from programs import find_programs, is_root
 from runs import ROOT
-
-sys.path.insert(0, str(ROOT / "book"))
-import paper
 
 TOC = """\
 format: jb-book

@@ -10,13 +10,10 @@ from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
 import pytest
+import without_make
 from runs import ROOT
 
 from ranet_lib import files, runs
-
-sys.path.insert(0, str(ROOT / "book"))
-
-import without_make  # noqa: E402
 
 RECORD = sorted((ROOT / "book" / "results").glob("*.json"))[0]
 

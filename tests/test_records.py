@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 
+import grid
 import pytest
+import results
 from runs import ROOT, run_train
 from scipy.stats import binomtest
 
@@ -180,17 +182,14 @@ def test_a_run_that_diverges_leaves_a_failed_record(tmp_path):
 
 
 @pytest.fixture
-def grid(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    import grid
-
+def planned():
     return grid.read_grid(EXPERIMENTS / "grid.yaml")
 
 
 @pytest.mark.parametrize("by", ["paper", "source"])
-def test_each_printed_error_belongs_to_a_row_of_the_grid(grid, by):
+def test_each_printed_error_belongs_to_a_row_of_the_grid(planned, by):
     printed = [row["error"] for kind in ("error", "label_noise") for row in runs.PUBLISHED[by][kind]]
-    shown = [row[by] for row in runs.summary({}, grid[by]) if row[by] is not None]
+    shown = [row[by] for row in runs.summary({}, planned[by]) if row[by] is not None]
     assert sorted(shown) == sorted(printed)
 
 
@@ -330,7 +329,7 @@ def test_a_row_says_what_sets_its_network_apart(record, options, label):
     assert row["changed"] == {name: options[name] for name in row["changed"]} != {}
 
 
-def test_a_recipe_is_told_by_its_profile_and_what_differs(record, results):
+def test_a_recipe_is_told_by_its_profile_and_what_differs(record):
     assert results.recipe_text(record["recipe"]) == "smoke"
     assert results.recipe_text(record["recipe"] | {"epochs": 3}) == "smoke, epochs 3"
 
@@ -345,14 +344,7 @@ def test_the_interval_of_one_run_is_wilsons(wrong, images):
 # --- make results
 
 
-@pytest.fixture
-def results(monkeypatch, grid):
-    import results
-
-    return results
-
-
-def test_results_are_taken_once_and_what_is_wrong_is_named(results, record, failed, tmp_path, capsys):
+def test_results_are_taken_once_and_what_is_wrong_is_named(record, failed, tmp_path, capsys):
     folder, kept = tmp_path / "runs", tmp_path / "kept"
     made = {"new.v1": record, "same": record, "other": another(record, 60.0), "failed": failed}
     for name, one in (made | {"same.before-1": another(record, 50.0)}).items():  # the last was put aside by a batch
@@ -383,7 +375,7 @@ def test_results_are_taken_once_and_what_is_wrong_is_named(results, record, fail
     assert len(again.err.splitlines()) == 3
 
 
-def test_nothing_wrong_is_exit_code_0(results, record, tmp_path, capsys, monkeypatch):
+def test_nothing_wrong_is_exit_code_0(record, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert results.main(["--results", str(tmp_path / "kept")]) == 0  # nothing has run
     runs.write_record(tmp_path / "runs" / "one" / "record.json", record)

@@ -19,18 +19,17 @@ from itertools import zip_longest
 from pathlib import Path
 from unittest import mock
 
+import execute
 import nbformat
 import numpy as np
 import pytest
+import times
 import yaml
+from log_lines import warnings_on_stdout
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 from runs import AS_USERS_HAVE_IT, ROOT, TRAIN
-
-sys.path.insert(0, str(ROOT / "book"))
-import execute  # noqa: E402
-import times  # noqa: E402
-from log_lines import warnings_on_stdout  # noqa: E402
+from times import named, read
 
 KEPT = ROOT / "_build" / "repeat"
 TWICE = ("first", "second")
@@ -50,10 +49,6 @@ TIMES = {
 }
 
 
-def named(path):
-    return path.relative_to(ROOT).as_posix()
-
-
 def called(cell):
     """A cell by its id and its first line."""
     return f"cell {cell.id}, `{cell.source.partition(chr(10))[0]}`:"
@@ -67,7 +62,7 @@ each_notebook = pytest.mark.parametrize("path", times.notebooks(), ids=named)
 def test_repeats_itself(path, runs):
     (first, faults), (second, more) = (runs[path, way].result() for way in TWICE)
     fail_with(path, faults + more)
-    fail_with(path, differences(times.read(first), times.read(second), TIMES.get(named(path), {})))
+    fail_with(path, differences(read(first), read(second), TIMES.get(named(path), {})))
 
 
 @pytest.mark.repeat
@@ -106,7 +101,7 @@ def runs(request):
 def run(path, way, environment):
     """Run a notebook in a way, unless that run is kept; the path of the executed copy and what is wrong with it."""
     kept = KEPT / way / path.name
-    if kept.exists() and code(times.read(kept)) == code(times.read(path)):
+    if kept.exists() and code(read(kept)) == code(read(path)):
         return kept, []
     timeout = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]["timeout"]
     # The experiment notebook leaves its run where it runs, under another name where there is one.
@@ -199,7 +194,7 @@ def difference(kind, what, other_kind, other):
 
 
 def test_measured_times_are_of_cells_that_there_are():
-    ids = {page: {cell.id for cell in times.read(ROOT / page).cells} for page in TIMES}
+    ids = {page: {cell.id for cell in read(ROOT / page).cells} for page in TIMES}
     assert {page: set(TIMES[page]) - ids[page] for page in TIMES} == dict.fromkeys(TIMES, set())
 
 
@@ -257,9 +252,9 @@ def test_a_run_is_kept_unless_it_has_faults(tmp_path, monkeypatch):
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     nbformat.write(notebook, path)
     kept, found = run(path, "first", AS_USERS_HAVE_IT)
-    before = times.read(kept)
+    before = read(kept)
     assert not found and before.cells[0].outputs
-    assert run(path, "first", AS_USERS_HAVE_IT) == (kept, []) and times.read(kept) == before  # not run again
+    assert run(path, "first", AS_USERS_HAVE_IT) == (kept, []) and read(kept) == before  # not run again
 
     kept, found = run(path, "avx2", AS_USERS_HAVE_IT | ELSEWHERE["avx2"])
     assert found == ["cell cell-1, `import os`: AssertionError: "] and not kept.exists()

@@ -3,10 +3,10 @@
 import copy
 import dataclasses
 
+import contrasts
 import numpy as np
 import pytest
 from scipy.stats import binom, ttest_1samp
-from test_contrasts import contrasts  # noqa: F401, a fixture
 
 from ranet_lib import models, runs, training
 
@@ -156,7 +156,7 @@ def test_a_detectable_lead_is_found_as_often_as_promised():
     assert found / 400 == pytest.approx(0.8, abs=0.06)
 
 
-def test_the_family_has_one_row_a_contrast_and_corrects_over_all(record, contrasts):  # noqa: F811
+def test_the_family_has_one_row_a_contrast_and_corrects_over_all(record):
     recipe = dataclasses.asdict(training.recipe("evidence"))
     again = record(0.3, luck=5, model="attention_56", recipe=recipe)
     found = {
@@ -198,7 +198,7 @@ def two_sides(record, naive):
         ([0.101, 0.10, 0.10], "no lead found"),
     ],
 )
-def test_a_claim_about_kinds_is_borne_out_only_where_its_seeds_agree(record, contrasts, naive, verdict):  # noqa: F811
+def test_a_claim_about_kinds_is_borne_out_only_where_its_seeds_agree(record, naive, verdict):
     row = contrasts.family(two_sides(record, naive))[0]
     assert (row["found"]["seeds"], row["verdict"]) == (list(range(len(naive))), verdict)
     assert row["holm_seeds"] == pytest.approx(min(1, 12 * row["found"]["seeds_p"]))
@@ -207,7 +207,7 @@ def test_a_claim_about_kinds_is_borne_out_only_where_its_seeds_agree(record, con
 
 
 @pytest.mark.parametrize("naive, verdict", [([0.13, 0.14, 0.15], "these"), ([0.1] * 3, "no lead"), ([0.14], "")])
-def test_with_all_runs_of_all_claims_every_verdict_is_final(monkeypatch, record, contrasts, naive, verdict):  # noqa: F811
+def test_with_all_runs_of_all_claims_every_verdict_is_final(monkeypatch, record, naive, verdict):
     first, second, *_ = contrasts.read_claims()
     monkeypatch.setattr(contrasts, "read_claims", lambda: [first] * 12)
     rows = contrasts.family(two_sides(record, naive))
@@ -217,7 +217,7 @@ def test_with_all_runs_of_all_claims_every_verdict_is_final(monkeypatch, record,
     assert not any(row["final"] for row in contrasts.family(two_sides(record, naive)))
 
 
-def test_of_twelve_false_claims_few_families_find_one(monkeypatch, contrasts):  # noqa: F811
+def test_of_twelve_false_claims_few_families_find_one(monkeypatch):
     """The leads of equal kinds scatter with the seed, more than the images explain."""
     rng, false, one_by_one = np.random.default_rng(0), 0, 0
     for _ in range(200):
@@ -231,7 +231,7 @@ def test_of_twelve_false_claims_few_families_find_one(monkeypatch, contrasts):  
     assert false <= 20 < one_by_one  # of 200 at 5%: more than 20 would be chance once in 700
 
 
-def test_other_seeds_do_not_count_and_failed_runs_do(record, contrasts):  # noqa: F811
+def test_other_seeds_do_not_count_and_failed_runs_do(record):
     found = two_sides(record, [0.14, 0.145, 0.15, 0.3])
     row = contrasts.family(found)[0]
     assert row["found"]["seeds"] == [0, 1, 2] and row["failed"] == 0

@@ -3,19 +3,15 @@
 import json
 import re
 import statistics
-import sys
 
+import execute
 import nbformat
 import pytest
+import times
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from runs import ROOT
-
-sys.path.insert(0, str(ROOT / "book"))
-
-import execute  # noqa: E402
-import times  # noqa: E402
 
 CARD = "# Title\n\n**Time:** a while. Nothing is trained here. **Downloads:** none."
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}

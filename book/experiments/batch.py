@@ -283,7 +283,7 @@ def report(folder, runs, status):
 
 
 def refusals(log):
-    """What the command of a cluster (sbatch, kubectl) said, in the last batch, of jobs that it did not take."""
+    """What a cluster said, in the last batch, of the jobs that it did not take."""
     last = log.read_text(encoding="utf-8", errors="replace").rpartition("Building DAG of jobs")[2]
     said = re.findall(r"\b((?:sbatch: )?[Ee]rror(?: from server \(\w+\))?: .*?)'?\.?$", last, re.MULTILINE)
     return list(dict.fromkeys(said))

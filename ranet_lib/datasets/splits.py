@@ -24,7 +24,7 @@ class Split:
         return len(self.labels)
 
     def take(self, rows) -> "Split":
-        """The split of some `rows`: a slice, or an array of row numbers or of bools."""
+        """The split of some `rows`: a slice, row numbers, or a bool array."""
         parts = (self.images, self.labels, self.masks, self.places)
         return Split(*(None if part is None else part[rows] for part in parts))
 
