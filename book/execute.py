@@ -23,7 +23,8 @@ from nbclient import NotebookClient
 from times import MACHINES, named, notebooks, read, seconds_of
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "book" / "_ext"))
+sys.path += [str(ROOT / "book" / "_ext"), str(ROOT / "book" / "experiments")]
+import machine  # noqa: E402
 from log_lines import without_log_lines  # noqa: E402
 
 # How many threads TensorFlow, and what goes by OpenMP, starts for one operation.
@@ -63,11 +64,7 @@ def main(arguments=None):
 
 def jobs():
     """One more than there are cores, since each waits at times, if so many fit into half of the memory."""
-    try:
-        fit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 // MEMORY_OF_A_NOTEBOOK
-    except (AttributeError, ValueError):  # on Windows
-        fit = 2
-    return max(1, min((os.cpu_count() or 1) + 1, fit))
+    return max(1, min(machine.count_cores() + 1, machine.count_memory() // 2 // MEMORY_OF_A_NOTEBOOK))
 
 
 def share_cores(jobs):
@@ -76,7 +73,7 @@ def share_cores(jobs):
     Three notebooks on two cores end a sixth sooner with one thread each: more only wait for one another.
     """
     for name in THREADS:
-        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // jobs)))
+        os.environ.setdefault(name, str(max(1, machine.count_cores() // jobs)))
 
 
 def longest_first(paths):
@@ -111,7 +108,7 @@ def forecast(paths, jobs):
     timed = [times for path in paths if (times := seconds_of(read(path)))]
     if not timed:
         return f"Running {count}."
-    cores = min(os.cpu_count() or 1, jobs)
+    cores = min(machine.count_cores(), jobs)
     slow, quick = (
         math.ceil(CORES_WHILE_TIMED * max(sum(times[machine] for times in timed) / cores,
                                           max(times[machine] for times in timed)) / 60)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import machine
 import pytest
 
 if sys.platform == "win32":
@@ -107,12 +108,12 @@ def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkey
     started = []
     popen = lambda words, **more: started.append(more["env"])  # noqa: E731
     monkeypatch.setattr(batch, "subprocess", SimpleNamespace(DEVNULL=None, Popen=popen))
-    monkeypatch.setattr(processes, "count_cores", lambda: 8)
+    monkeypatch.setattr(machine, "count_cores", lambda: 8)
     monkeypatch.setattr(processes, "list_gpus", lambda: [])
     for name in processes.THREADS:
         monkeypatch.delenv(name, raising=False)
     for memory, together in ((1, 1), (3 * batch.MEMORY_OF_A_RUN + 1, 3), (2**50, 8)):
-        monkeypatch.setattr(processes, "count_memory", lambda memory=memory: memory)
+        monkeypatch.setattr(machine, "count_memory", lambda memory=memory: memory)
         assert batch.at_a_time() == together
     with open(tmp_path / "lock", "wb") as held:
         batch.start(tmp_path, {}, [], held, 8)
@@ -219,22 +220,20 @@ def test_data_without_the_published_checksums_is_named_before_the_runs(batch, tm
         batch.check_data([{"dataset": f"folder:{folder.parent}", "data_dir": None}])
 
 
-def test_a_container_has_no_more_than_it_is_allowed(batch, tmp_path, monkeypatch):
-    import processes
-
-    monkeypatch.setattr(processes, "LIMITS", tmp_path)
-    monkeypatch.setattr(processes, "GROUP", tmp_path / "cgroup")
-    alone = processes.count_cores(), processes.count_memory()
+def test_a_container_has_no_more_than_it_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "LIMITS", tmp_path)
+    monkeypatch.setattr(machine, "GROUP", tmp_path / "cgroup")
+    alone = machine.count_cores(), machine.count_memory()
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert (processes.count_cores(), processes.count_memory()) == alone
+    assert (machine.count_cores(), machine.count_memory()) == alone
     (tmp_path / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "memory.max").write_text("1000000\n")
-    assert (processes.count_cores(), processes.count_memory()) == (1, 1_000_000)
+    assert (machine.count_cores(), machine.count_memory()) == (1, 1_000_000)
     (tmp_path / "job" / "step").mkdir(parents=True)  # as Slurm limits a job on a machine of many
     (tmp_path / "cgroup").write_text("0::/job/step\n")
     (tmp_path / "job" / "memory.max").write_text("500000\n")
-    assert (processes.count_cores(), processes.count_memory()) == (1, 500_000)
+    assert (machine.count_cores(), machine.count_memory()) == (1, 500_000)
 
 
 def test_the_lock_of_another_users_gpu_is_respected(batch, tmp_path, monkeypatch):

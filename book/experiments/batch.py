@@ -25,6 +25,7 @@ from pathlib import Path
 
 import grid as grids
 import keras
+import machine
 import processes
 import progress
 
@@ -137,7 +138,7 @@ def at_a_time(asked=None):
     """
     if gpus := len(processes.list_gpus()):
         return min(asked or gpus, gpus)
-    return asked or max(1, min(processes.count_cores(), processes.count_memory() // MEMORY_OF_A_RUN))
+    return asked or max(1, min(machine.count_cores(), machine.count_memory() // MEMORY_OF_A_RUN))
 
 
 def limits(jobs, elsewhere):
@@ -158,7 +159,7 @@ def start(folder, runs, options, held, share=None):
     files.write_text(folder / ".plan.json", json.dumps({"batch": batch, "runs": runs}, indent=1))
     threads = {}
     if share and not processes.list_gpus():
-        threads = dict.fromkeys(processes.THREADS, str(max(1, processes.count_cores() // share)))
+        threads = dict.fromkeys(processes.THREADS, str(max(1, machine.count_cores() // share)))
     with open(folder / "batch.log", "a", encoding="utf-8") as log:
         return subprocess.Popen(
             [

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 
 import jsonschema
@@ -147,3 +148,12 @@ def _runs(group, entries, wrong):
                 raise wrong((group, index), f"group {group!r} has the run {name} in entry {first[name]} already")
             made[name], first[name] = parameters, index + 1
     return made
+
+
+def command(parameters, executed, papermill="papermill"):
+    """The command of a run, for a shell: train.ipynb by papermill, with these parameters, and where it is left."""
+    words = [f"{papermill} book/experiments/train.ipynb {shlex.quote(executed)}"]
+    for name, value in parameters.items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        words.append(f"-p {name} {shlex.quote(text)}")
+    return " \\\n    ".join(words)
