@@ -1,7 +1,8 @@
 # Everything the project does, from a machine that has only Python 3.11 to 3.13 and make.
 #
 # The first command makes a virtual environment in .venv with the versions of requirements.lock. Nothing is installed
-# outside this folder, but for programs that some tests need, and only if root runs them on Debian. The environment is made again when pyproject.toml or requirements.lock change.
+# outside this folder, except that root's `make test`, `make pdf` and `make epub` on Debian install what they need. The
+# environment is made again when pyproject.toml or requirements.lock change.
 
 # The backend of Keras, an extra of pyproject.toml. The choice is kept until another is named, also when an installation
 # fails.

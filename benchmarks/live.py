@@ -6,7 +6,7 @@ time from the key to the changed picture on the screen: once to values whose pic
 once back over the same values, whose pictures it has kept.
 
     make .venv/lab.installed
-    .venv/bin/python benchmarks/live.py --output book/results/speed/live.json
+    .venv/bin/python benchmarks/live.py --output book/results/speed/NAME.json
 """
 
 import argparse

@@ -5,7 +5,7 @@ machine that compresses text as web hosts do. Measured are the bytes of the firs
 before anybody scrolls, and the seconds until text can be read and until the formulas stand.
 
     make book
-    .venv/bin/python benchmarks/pages.py --output book/results/speed/pages.json
+    .venv/bin/python benchmarks/pages.py --output book/results/speed/NAME.json
 """
 
 import argparse

@@ -128,7 +128,7 @@ def split_at(model, name):
 
 
 def parts(model, kind=()):
-    """The layers of `model` in a row: for a stage or a network inside it, its own, unless it is of this `kind`."""
+    """The layers of `model` in a row, without the input; in place of a stage or network its own, but for a `kind`."""
     for layer in model.layers:
         if isinstance(layer, keras.Model) and not isinstance(layer, kind):
             yield from parts(layer, kind)

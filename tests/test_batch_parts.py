@@ -138,6 +138,7 @@ def test_what_is_left_is_told_by_the_cost_of_each_run(progress, tmp_path):
     assert progress.summary(tmp_path, sizes, 1) == ("0 of 2 runs done", "; about 2 min 10 s left")
     run = runs.check_parameters({"model": "resnet_tiny", "profile": "smoke"})
     assert progress.size(run) == (2, 1_600 * counting.describe("resnet_tiny")["flops"], 1)
+    assert (progress.size(run | {"devices": 2})[2], progress.size(run | {"devices": 2}, elsewhere=True)[2]) == (2, 1)
 
 
 def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_stopped(progress, tmp_path):

@@ -72,13 +72,14 @@ def test_the_words_of_a_cluster_that_takes_no_job_are_found_in_the_log_of_the_ba
     batch, _ = modules
     log = tmp_path / "batch.log"
     log.write_text(
-        "Building DAG of jobs...\nsbatch: error: of the batch before this one\nBuilding DAG of jobs...\n"
+        "sbatch: error: of the batch before this one\nBuilding DAG of jobs...\n"
         "Error in rule run:\n    message: SLURM sbatch failed. The error message was 'sbatch: error: no account'.\n"
         'Error from server (Forbidden): error when creating "STDIN": exceeded quota\nerror: no configuration\n'
         "sbatch: error: no account\nWorkflowError:\nError submitting jobscript (exit code 1):\n"
     )
     forbidden = 'Error from server (Forbidden): error when creating "STDIN": exceeded quota'
-    assert batch.refusals(log) == ["sbatch: error: no account", forbidden, "error: no configuration"]
+    assert batch.refusals(log, 40) == ["sbatch: error: no account", forbidden, "error: no configuration"]
+    assert batch.refusals(tmp_path / "not there", 0) == []
 
 
 @pytest.mark.slow

@@ -80,18 +80,19 @@ def main(arguments=None):
     busy = progress.at_work(folder, planned)
     if busy:
         print(f"jobs of an earlier batch are left to end: {', '.join(busy)}", flush=True)
-    process, status = None, 0
+    process, status, log = None, 0, folder / "batch.log"
+    said = log.stat().st_size if log.exists() else 0  # by earlier batches
     try:
         for names in filter(None, ([name for name in planned if name not in busy], busy)):
             if names is busy:
-                progress.follow(None, folder, checked, jobs)
+                progress.follow(None, folder, checked, jobs, elsewhere)
             process = start(folder, {name: planned[name] for name in names}, options, held, None if elsewhere else jobs)
-            progress.follow(process, folder, checked, jobs)
+            progress.follow(process, folder, checked, jobs, elsewhere)
             status = status or process.returncode
     except KeyboardInterrupt:
         print("\nstopping; the same command goes on from here", flush=True)
         status = process.wait() if process else 1
-    return report(folder, planned, status)
+    return report(folder, planned, status, said)
 
 
 def check_home():
@@ -258,7 +259,7 @@ def free(path):
 # --- The end -----------------------------------------------------------------------------------------------------
 
 
-def report(folder, runs, status):
+def report(folder, runs, status, said=0):
     """Say how the batch ended and list the runs that failed. Returns the exit status: 0 if every run is finished."""
     failed, missing = [], []
     for name in runs:
@@ -274,7 +275,7 @@ def report(folder, runs, status):
         print(f"FAILED {name}: {why}\n  see {folder / name / 'train.ipynb'} and {folder / name / 'log.txt'}")
     if missing:
         print(f"NOT RUN: {', '.join(missing)}")
-        for line in refusals(folder / "batch.log"):
+        for line in refusals(folder / "batch.log", said):
             print(f"  {line}")
     if shutil.disk_usage(folder).free < 2**20:
         print(f"The disk of {folder} is full: make room there, and start the batch again")
@@ -283,10 +284,10 @@ def report(folder, runs, status):
     return 1 if failed or missing or status else 0
 
 
-def refusals(log):
-    """What a cluster said, in the last batch, of the jobs that it did not take."""
-    last = log.read_text(encoding="utf-8", errors="replace").rpartition("Building DAG of jobs")[2]
-    said = re.findall(r"\b((?:sbatch: )?[Ee]rror(?: from server \(\w+\))?: .*?)'?\.?$", last, re.MULTILINE)
+def refusals(log, start):
+    """What a cluster said of the jobs that it did not take: from the byte `start` of the batch's `log` on."""
+    text = log.read_bytes()[start:].decode(errors="replace") if log.exists() else ""
+    said = re.findall(r"\b((?:sbatch: )?[Ee]rror(?: from server \(\w+\))?: .*?)'?\.?$", text, re.MULTILINE)
     return list(dict.fromkeys(said))
 
 

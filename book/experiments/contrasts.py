@@ -10,7 +10,7 @@ import yaml
 
 from ranet_lib import runs, training
 
-SEEDS = 0, 1, 2  # named beforehand too: other seeds do not count, and until all are there, a verdict is preliminary
+SEEDS = 0, 1, 2  # named beforehand too: other seeds do not count
 
 
 def read_claims():
@@ -27,27 +27,30 @@ def family(records):
     (None where a side has no finished run). Where both have one, it has `holm` and `holm_seeds`, `p` and `seeds_p`
     adjusted over all contrasts, `detectable`, the lead that `p` finds with 80% power among them, and the `verdict`: "a
     run failed", or "no lead found" where `holm` is 0.05 or more, or "these networks only" where `holm_seeds` is, or
-    else "borne out" or "reversed". It is `final` with all `SEEDS` on both sides; the two verdicts that a smaller
-    correction would change, only where all rows have them.
+    else "borne out" or "reversed". It is `final` where no later run with one of the `SEEDS` can change it.
     """
     rows = []
     for named in read_claims():
         sides = [runs.finished(records, named[side], "evidence", failed=True) for side in ("lower", "higher")]
         sides = [{seed: record for seed, record in side.items() if seed in SEEDS} for side in sides]
         failed = sum("failure" in record for side in sides for record in side.values())
-        final, found = all(set(side) == set(SEEDS) for side in sides), runs.paired(*sides)
+        final, found = not failed and all(set(side) == set(SEEDS) for side in sides), runs.paired(*sides)
         told = {"claim": named["claim"], "where": named["where"]}
         rows.append(told | {"failed": failed, "final": final, "found": found})
-    # What has not run counts as p = 1: an adjusted p can only fall when the next run is in.
-    adjusted = [runs.holm([row["found"][p] if row["found"] else 1.0 for row in rows]) for p in ("p", "seeds_p")]
-    complete = all(row["final"] for row in rows)
-    for row, p, seeds_p in zip(rows, *adjusted):
+
+    def adjusted(counts):
+        """Both p values of each row after Holm's correction; 1 for a row that does not count."""
+        return zip(*(runs.holm([row["found"][p] if counts(row) else 1.0 for row in rows]) for p in ("p", "seeds_p")))
+
+    # At worst, claims that wait for runs end with p = 1, at best with smaller values than this row's.
+    complete, at_worst = all(row["final"] for row in rows), list(adjusted(lambda row: row["final"]))
+    for row, (p, seeds_p), worst in zip(rows, adjusted(lambda row: row["found"]), at_worst):
         if found := row["found"]:
             differing, images = (found["better"] + found["worse"]) / found["images"], found["images"] / found["effect"]
             told = "these networks only" if seeds_p >= 0.05 else "borne out" if found["lead"] > 0 else "reversed"
             row |= {"holm": p, "holm_seeds": seeds_p, "detectable": runs.detectable(differing, images, len(rows))}
             row["verdict"] = "a run failed" if row["failed"] else told if p < 0.05 else "no lead found"
-            row["final"] &= complete or row["verdict"] not in ("no lead found", "these networks only")
+            row["final"] &= complete or max(worst) < 0.05
     return rows
 
 

@@ -20,7 +20,6 @@ except ImportError:
 #: How many threads TensorFlow, and what goes by OpenMP, starts for one operation, and how many operations run at once.
 THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_NUM_INTEROP_THREADS")
 
-
 ADVICE = "`make install BACKEND=cuda` installs a TensorFlow that can"
 
 

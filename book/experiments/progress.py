@@ -22,10 +22,13 @@ def at_work(folder, runs):
     return [name for name in runs if processes.locked(folder / name / ".lock")]
 
 
-def size(run):
-    """Of a run, as `check_parameters` returns it, the epochs, the FLOPs of the images of one, and the GPUs."""
+def size(run, elsewhere=False):
+    """Of a run, as `check_parameters` returns it, the epochs, the FLOPs of the images of one, and of how many it is.
+
+    On this machine a run is as many as it takes GPUs; `elsewhere`, where a cluster counts, it is one.
+    """
     cost = (run["recipe"].train_images or USUAL_IMAGES) * flops(run["model"], json.dumps(run["model_options"]))
-    return run["recipe"].epochs, cost, run["devices"] or 1
+    return run["recipe"].epochs, cost, 1 if elsewhere else run["devices"] or 1
 
 
 @functools.cache
@@ -33,13 +36,13 @@ def flops(model, options):
     return counting.describe(model, **json.loads(options))["flops"]
 
 
-def follow(process, folder, runs, jobs):
+def follow(process, folder, runs, jobs, elsewhere=False):
     """Show how far the batch is until its process ends; if that is None, until no other process works on its runs.
 
-    `runs` are as `runs.check_parameters` returns them. On a terminal the text changes in place, elsewhere there is
-    a line for each change.
+    `runs` are as `runs.check_parameters` returns them, `jobs` and `elsewhere` as in `batch.limits`. On a terminal the
+    text changes in place, elsewhere there is a line for each change.
     """
-    shown, sizes = "", {name: size(run) for name, run in runs.items()}
+    shown, sizes = "", {name: size(run, elsewhere) for name, run in runs.items()}
     while True:
         began = time.monotonic()
         ended = process.poll() is not None if process else not at_work(folder, sizes)
@@ -58,7 +61,7 @@ def follow(process, folder, runs, jobs):
 def summary(folder, sizes, jobs):
     """What is done and what is going on, and how long the rest takes at the speed seen so far; two texts.
 
-    `sizes` has the `size` of each run. `jobs` runs of one GPU are done at a time; None takes as many as go on now.
+    `sizes` has the `size` of each run. `jobs` are done at a time; None takes as many as go on now.
     """
     done, working, paces, extras, left = 0, [], [], [], {}
     for name, (epochs, cost, devices) in sizes.items():
