@@ -183,7 +183,7 @@ def test_a_noise_level_outside_0_to_1_is_refused(level):
         lambda: corrupt_labels(np.zeros(3, int), level, 10, 0),
         lambda: transition_matrix(level, 10),
     ):
-        kind = "number" if np.isfinite(level) else "finite number"
+        kind = "finite number" if level != level else "number"  # NaN
         with pytest.raises(ValueError, match=f"level must be a {kind} at least 0 and at most 1; received {level!r}"):
             call()
 
