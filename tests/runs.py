@@ -69,7 +69,8 @@ class Runs:
             for cell, run in zip(notebook.cells, done.cells, strict=True):
                 if cell.cell_type == "code":
                     cell.outputs, cell.execution_count = run.outputs, run.execution_count
-            cache.cache_notebook_bundle(CacheBundleIn(notebook, str(source)), check_validity=False, overwrite=True)
+            bundle = CacheBundleIn(notebook, str(source), data={"execution_seconds": done.metadata.papermill.duration})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
         return build_site() if build else None
 
 

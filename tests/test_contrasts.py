@@ -33,34 +33,57 @@ def test_no_probability_is_printed_as_zero(p, text):
     assert contrasts.p_text(p) == text
 
 
+def row_with(verdict, lead=1.25, **changes):
+    row = {"claim": "A claim", "found": found([0]) | {"lead": lead}, "failed": 0, "detectable": 0.4}
+    return row | {"verdict": verdict, "final": True} | changes
+
+
 def test_what_has_been_tested_is_told_in_a_sentence():
-    rows = [{"found": None, "failed": 0}, {"found": found([0]), "verdict": "no lead found", "final": True}]
-    assert contrasts.told(rows[:1] * 3) == "Of the 3 claims named before their runs, none has runs on both sides yet."
-    assert contrasts.told(rows[:1]) == "The claim does not have runs on both sides yet."
-    assert contrasts.told(rows[1:]) == "The claim has been tested: no lead found."
-    assert contrasts.told(rows) == "Of 2 claims, 1 has been tested (no lead found: 1)."
-    rows += [{"found": found([0]), "verdict": "borne out", "final": True}] * 2
-    assert contrasts.told(rows) == "Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1)."
-    lost = [{"found": None, "failed": 1}]
-    assert contrasts.told(lost) == "The claim does not have runs on both sides yet. A run of it failed."
-    assert contrasts.told(lost * 2).endswith("yet. " + FAILED.format("2 of them"))
-    assert contrasts.told(rows[1:] + lost).endswith(FAILED.format("1 more"))
-    rows[1] |= {"final": False}
-    preliminary = " Until all runs with the seeds 0, 1, 2 are there, verdicts may change."
-    assert contrasts.told(rows) == f"Of 4 claims, 3 have been tested (borne out: 2, no lead found: 1).{preliminary}"
-    assert contrasts.told(rows[1:2]) == f"The claim has been tested: no lead found.{preliminary}"
+    waits = {"claim": "Another", "found": None, "failed": 0}
+    assert contrasts.told([waits] * 3) == "Of the 3 claims named before their runs, none has runs on both sides yet."
+    assert contrasts.told([waits]) == "The claim does not have runs on both sides yet."
+    alone, lead = "these networks only", "lead +1.25 points [+0.50, +2.00]"
+    assert contrasts.told([row_with(alone)]) == f"The claim has been tested. *A claim*: {alone}, {lead}."
+    nothing = f"*A claim*: no lead found, {lead} (one of 0.40 would have been)"
+    assert contrasts.told([waits, row_with("no lead found")]) == f"Of 2 claims, 1 has been tested. {nothing}."
+    over_seeds = row_with("borne out", found=found([0, 1]))
+    said = f"Of 2 claims, 2 have been tested. *A claim*: borne out, {lead}, over seeds -1.50 to +4.00; {nothing}."
+    assert contrasts.told([over_seeds, row_with("no lead found")]) == said
+    lost = waits | {"failed": 1}
+    assert contrasts.told([lost]) == "The claim does not have runs on both sides yet. A run of it failed."
+    assert contrasts.told([lost] * 2).endswith("yet. " + FAILED.format("2 of them"))
+    assert contrasts.told([row_with("borne out"), lost]).endswith(FAILED.format("1 more"))
+    may_change = " Until all runs with the seeds 0, 1, 2 are there, verdicts may change."
+    for rows in ([row_with(alone, final=False)], [row_with(alone, final=False), waits]):
+        assert contrasts.told(rows).endswith(f"{lead}.{may_change}")
 
 
-def test_one_seed_settles_nothing():
+def test_many_tested_claims_are_counted_and_signs_and_blind_spots_told():
+    alone, nothing = "these networks only", "no lead found"
+    rows = [row_with(alone), row_with(alone, -0.5), row_with(nothing), row_with(nothing, detectable=0.7)]
+    rows.append(row_with("borne out"))
+    told = f"Borne out: 1; {alone}: 2, 1 of them as claimed; {nothing}: 2, where one of 0.70 points would have been."
+    assert contrasts.told(rows) == f"Of 5 claims, 5 have been tested. {told}"
+    rows = [row_with("reversed"), *[row_with(alone, -0.5)] * 2, row_with("a run failed")]
+    told = f"Reversed: 1; {alone}: 2, none of them as claimed; a run failed: 1."
+    assert contrasts.told(rows) == f"Of 4 claims, 4 have been tested. {told}"
+
+
+def test_one_seed_settles_nothing_and_what_is_settled_is_named():
     one = "A lead of one seed a side ranks two trained networks, not their kinds."
     sure, unsure = (found([0, 1], settled) for settled in (True, False))
-    assert contrasts.settled([found([0])] * 2) == one
-    both = "both p values below 0.05 after Holm's correction for this table alone."
-    assert contrasts.settled([sure, sure]) == f"Of 2 leads over several seeds, 2 have {both}"
-    assert contrasts.settled([sure, unsure, sure]) == f"Of 3 leads over several seeds, none has {both}"  # 3 x 0.02
-    assert contrasts.settled([sure, unsure]) == f"Of 2 leads over several seeds, 1 has {both}"
-    assert contrasts.settled([sure, sure | {"p": 0.06}]) == f"Of 2 leads over several seeds, 1 has {both}"
-    assert contrasts.settled([found([0]), unsure]) == f"{one} Of 1 lead over several seeds, none has {both}"
+    assert contrasts.settled({"a": found([0]), "b": found([0])}) == one
+    both = "both p values below 0.05 after Holm's correction for this table alone"
+
+    def told(count, which, *found):
+        return contrasts.settled(dict(zip("abc", found))) == f"Of {count} leads over several seeds, {which}."
+
+    assert told(2, f"2 have {both}: a, +1.25 points; b, +1.25 points", sure, sure)
+    assert told(3, f"none has {both}", sure, unsure, sure)  # 3 x 0.02
+    assert told(2, f"1 has {both}: b, -0.75 points", unsure, sure | {"lead": -0.75})
+    assert told(2, f"1 has {both}: a, +1.25 points", sure, sure | {"p": 0.06})
+    said = contrasts.settled({"a": found([0]), "b": unsure})
+    assert said == f"{one} Of 1 lead over several seeds, none has {both}."
 
 
 def test_the_family_is_that_of_the_file():

@@ -84,37 +84,60 @@ def p_text(p):
     return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
+def outcome(row):
+    """What came of a tested row in words: its claim, the verdict, and the lead with its intervals."""
+    found, of = row["found"], row["verdict"]
+    told = f"*{row['claim']}*: {of}, lead {found['lead']:+.2f} points [{found['low']:+.2f}, {found['high']:+.2f}]"
+    if found["seeds_low"] is not None:
+        told += f", over seeds {found['seeds_low']:+.2f} to {found['seeds_high']:+.2f}"
+    return told + f" (one of {row['detectable']:.2f} would have been)" * (of == "no lead found")
+
+
+def counted(rows):
+    """How many of some tested rows have each verdict, in words."""
+    told = []
+    for kind in ("borne out", "reversed", "these networks only", "no lead found", "a run failed"):
+        if of_kind := [row for row in rows if row["verdict"] == kind]:
+            told.append(f"{kind}: {len(of_kind)}")
+            if kind == "these networks only":
+                told[-1] += f", {sum(row['found']['lead'] > 0 for row in of_kind) or 'none'} of them as claimed"
+            if kind == "no lead found":
+                told[-1] += f", where one of {max(row['detectable'] for row in of_kind):.2f} points would have been"
+    return "; ".join(told)
+
+
 def told(rows):
-    """How many of some rows have been tested, and what came of them, in a sentence or two."""
-    verdicts = [row["verdict"] for row in rows if row["found"]]
+    """How many of some rows have been tested, and what came of them; up to three are named."""
+    tested = [row for row in rows if row["found"]]
     lost = sum(row["failed"] > 0 for row in rows if not row["found"])
-    if not verdicts and len(rows) == 1:
+    if not tested and len(rows) == 1:
         return "The claim does not have runs on both sides yet." + " A run of it failed." * (lost > 0)
-    failed = f" In {lost} {'more' if verdicts else 'of them'}, a run failed before both sides had one." if lost else ""
-    if not verdicts:
+    failed = f" In {lost} {'more' if tested else 'of them'}, a run failed before both sides had one." if lost else ""
+    if not tested:
         return f"Of the {len(rows)} claims named before their runs, none has runs on both sides yet.{failed}"
-    kinds = ("borne out", "reversed", "these networks only", "no lead found", "a run failed")
-    came = ", ".join(f"{kind}: {verdicts.count(kind)}" for kind in kinds if kind in verdicts)
-    final = all(row["final"] for row in rows if row["found"])
     seeds = ", ".join(map(str, SEEDS))
+    final = all(row["final"] for row in tested)
     so_far = "" if final else f" Until all runs with the seeds {seeds} are there, verdicts may change."
+    came = counted(tested) if len(tested) > 3 else "; ".join(map(outcome, tested))
     if len(rows) == 1:
-        return f"The claim has been tested: {verdicts[0]}.{so_far}"
-    have = "has" if len(verdicts) == 1 else "have"
-    return f"Of {len(rows)} claims, {len(verdicts)} {have} been tested ({came}).{failed}{so_far}"
+        return f"The claim has been tested. {came}.{so_far}"
+    have = "has" if len(tested) == 1 else "have"
+    return f"Of {len(rows)} claims, {len(tested)} {have} been tested. {came[0].upper()}{came[1:]}.{failed}{so_far}"
 
 
 def settled(leads):
-    """How far seeds settle some leads, which are what `runs.paired` found, in a sentence or two."""
-    several = [max(found["p"], found["seeds_p"]) for found in leads if len(found["seeds"]) > 1]
+    """How far seeds settle some `leads`, a dict from name to what `runs.paired` found, in a sentence or two."""
+    several = {name: found for name, found in leads.items() if len(found["seeds"]) > 1}
     told = []
     if len(several) < len(leads):
         told.append("A lead of one seed a side ranks two trained networks, not their kinds.")
     if several:
-        things, sure = "lead" if len(several) == 1 else "leads", sum(p < 0.05 for p in runs.holm(several))
+        adjusted = runs.holm([max(found["p"], found["seeds_p"]) for found in several.values()])
+        sure = [f"{name}, {several[name]['lead']:+.2f} points" for name, p in zip(several, adjusted) if p < 0.05]
         told.append(
-            f"Of {len(several)} {things} over several seeds, {sure or 'none'} {'have' if sure > 1 else 'has'} both p "
-            "values below 0.05 after Holm's correction for this table alone."
+            f"Of {len(several)} {'lead' if len(several) == 1 else 'leads'} over several seeds, {len(sure) or 'none'} "
+            f"{'have' if len(sure) > 1 else 'has'} both p values below 0.05 after Holm's correction for this table "
+            f"alone{': ' * bool(sure)}{'; '.join(sure)}."
         )
     return " ".join(told)
 
