@@ -141,7 +141,7 @@ def model_spec(name):
 
 
 def check_options(name, options):
-    """The dict `options` of the network `name` with all `DEFAULT_OPTIONS` filled in; a ValueError names a wrong one."""
+    """The `options` of the network `name`: all defaults, and what changes its layout. A ValueError names a wrong one."""
     spec = model_spec(name)
     if not isinstance(options, dict):
         raise ValueError(f"model_options must be a dict such as {{'learning': 'naive'}}; received {options!r}")
@@ -175,7 +175,8 @@ def check_options(name, options):
         raise ValueError(f"modules must leave at least one module; received {options['modules']!r}")
     if "dropout" in options:
         resolved["dropout"] = checks.number("dropout", options["dropout"], least=0, most=0.95)
-    return resolved
+    own = {key: list(each) if isinstance(each, tuple) else each for key, each in vars(spec).items()}
+    return {key: value for key, value in resolved.items() if key in DEFAULT_OPTIONS or value != own[key]}
 
 
 def create_model(name, num_classes=10, input_shape=None, **options):

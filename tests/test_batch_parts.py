@@ -112,9 +112,13 @@ def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkey
     monkeypatch.setattr(processes, "list_gpus", lambda: [])
     for name in processes.THREADS:
         monkeypatch.delenv(name, raising=False)
-    for memory, together in ((1, 1), (3 * batch.MEMORY_OF_A_RUN + 1, 3), (2**50, 8)):
+    small, large = (runs.check_parameters({"model": f"attention_{size}", "profile": "full"}) for size in (56, 452))
+    needed = batch.progress.memory(large)
+    for memory, together in ((1, 1), (3 * needed + 1, 3), (2**50, 8)):
         monkeypatch.setattr(machine, "count_memory", lambda memory=memory: memory)
-        assert batch.at_a_time() == together
+        assert batch.at_a_time([small, large]) == together
+    monkeypatch.setattr(machine, "count_memory", lambda: needed)
+    assert batch.at_a_time([small]) > 1
     with open(tmp_path / "lock", "wb") as held:
         batch.start(tmp_path, {}, [], held, 8)
         batch.start(tmp_path, {}, [], held, 3)
@@ -171,9 +175,9 @@ def test_a_data_folder_without_the_data_is_refused_before_a_run_starts(batch, tm
 
 def test_more_runs_than_gpus_are_not_begun(batch, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert [batch.at_a_time(asked) for asked in (None, 1, 8)] == [2, 1, 2]
+    assert [batch.at_a_time([], asked) for asked in (None, 1, 8)] == [2, 1, 2]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert batch.at_a_time(3) == 3
+    assert batch.at_a_time([], 3) == 3
 
 
 @pytest.mark.parametrize("listed, gpus", [
@@ -256,7 +260,9 @@ def test_the_lock_of_another_users_gpu_is_respected(batch, tmp_path, monkeypatch
     ({}, ""), ({"epochs": 3}, "epochs 15, not 3"), ({"seed": 1}, "seed 0, not 1"),
     ({"label_noise": 0.1}, "label_noise 0.0, not 0.1"),
     ({"model_options": {"learning": "naive"}}, "learning 'residual', not 'naive'"),
-    ({"model_options": {"checkpointing": True}}, "checkpointing None, not True"),
+    ({"model_options": {"checkpointing": True}}, "checkpointing False, not True"),
+    ({"dataset": "cifar10"}, "dataset 'cluttered_digits', not 'cifar10'"),
+    ({"model_options": {"modules": 1}}, ""), ({"model_options": {"modules": 2}}, "modules [1, 1, 1], not [2, 2, 2]"),
 ])  # fmt: skip
 def test_a_finished_run_is_done_again_only_where_its_settings_differ(batch, change, told):
     name = "attention_tiny-cluttered_digits-laptop-seed0-0af8eb5b"

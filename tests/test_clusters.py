@@ -44,7 +44,7 @@ def test_a_profile_says_how_many_runs_go_on_unless_the_command_does(modules, mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert batch.limits(None, elsewhere=True) == []
     assert batch.limits(7, elsewhere=True) == ["--jobs", "7"]
-    assert batch.limits(batch.at_a_time(), elsewhere=False) == ["--cores", "2", "--jobs", "2", "--resources", "gpu=2"]
+    assert batch.limits(batch.at_a_time([]), elsewhere=False) == ["--cores", "2", "--jobs", "2", "--resources", "gpu=2"]
 
 
 def test_the_gpus_of_a_slurm_job_are_its_own(modules, monkeypatch, tmp_path):

@@ -278,6 +278,17 @@ def test_what_check_options_returns_is_taken_again(name):
     assert models.check_options(name, resolved) == resolved
 
 
+@pytest.mark.parametrize("same", [{"modules": 2}, {"mask_depth": [3, 2, 1]}, {"dropout": 0}, {"pre_units": 1}])
+def test_an_option_spelled_at_its_own_value_changes_nothing(same):
+    assert models.check_options("attention_92", same) == models.check_options("attention_92", {})
+    assert counting.describe("attention_92", **same) == counting.describe("attention_92")
+    plain, spelled = (
+        runs.check_parameters({"model": "attention_92", "model_options": each, "profile": "study"})
+        for each in ({}, same)
+    )
+    assert runs.run_name(plain) == runs.run_name(spelled)
+
+
 @pytest.mark.parametrize(
     "arguments, options, message",
     [

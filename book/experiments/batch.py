@@ -29,11 +29,10 @@ import machine
 import processes
 import progress
 
-from ranet_lib import datasets, files, models, runs
+from ranet_lib import datasets, files, runs
 
 HERE = Path(__file__).resolve().parent
 GRID = HERE / "grid.yaml"
-MEMORY_OF_A_RUN = 2**32  # bytes; what Attention-164 takes in float32, with room to spare
 
 
 def main(arguments=None):
@@ -74,7 +73,7 @@ def main(arguments=None):
     if not elsewhere:
         leave_gpus_out_of_reach()
         warn_of_bfloat16(checked.values())
-    jobs = asked.jobs if elsewhere else at_a_time(asked.jobs)
+    jobs = asked.jobs if elsewhere else at_a_time(checked.values(), asked.jobs)
     options = [*limits(jobs, elsewhere), *for_snakemake]
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
     busy = progress.at_work(folder, planned)
@@ -131,15 +130,15 @@ def warn_of_bfloat16(runs):
             )  # fmt: skip
 
 
-def at_a_time(asked=None):
-    """How many runs go on at once on this machine: one for each GPU, or else for each core if there is memory for it.
+def at_a_time(runs, asked=None):
+    """How many of `runs` go on at once on this machine: one for each GPU, or else for each core with memory for it.
 
     If a number is `asked` for, it is that one, but no more than there are GPUs. Two runs of one thread each train
     together half as many images again as one run of two threads.
     """
     if gpus := len(processes.list_gpus()):
         return min(asked or gpus, gpus)
-    return asked or max(1, min(machine.count_cores(), machine.count_memory() // MEMORY_OF_A_RUN))
+    return asked or max(1, min(machine.count_cores(), machine.count_memory() // max(map(progress.memory, runs))))
 
 
 def limits(jobs, elsewhere):
@@ -224,15 +223,16 @@ def put_aside(folder, run):
 
 def differences(record, run):
     """What tells the run of a record from `run`, as `runs.check_parameters` returns it; "" if nothing does."""
-    there = {"model": record["model"]["name"], **record["model"]["options"], **record["recipe"]}
-    there |= {"seed": record["seed"], "label_noise": record["label_noise"]}
-    here = {"model": run["model"], **run["model_options"], **dataclasses.asdict(run["recipe"])}
-    here |= {"seed": run["seed"], "label_noise": run["label_noise"]}
-    # An option that is younger than the record had its default then.
-    usual = models.check_options(run["model"], {})
-    names = [name for name in here if name in there or name not in usual or here[name] != usual[name]]
-    different = [name for name in names if there.get(name) != here[name]]
-    return ", ".join(f"{name} {there.get(name)!r}, not {here[name]!r}" for name in different)
+    recipe = dataclasses.asdict(run["recipe"])
+    here = runs.settings(run["model"], run["model_options"], run["dataset"], run["label_noise"], recipe)
+    there = runs.settings_of(record)
+    here, there = (
+        {"model": each["model"], **each["options"], "dataset": each["dataset"], **each["recipe"], "seed": seed,
+         "label_noise": each["label_noise"]}
+        for each, seed in ((here, run["seed"]), (there, record["seed"]))
+    )  # fmt: skip
+    different = [name for name in here | there if there.get(name) != here.get(name)]
+    return ", ".join(f"{name} {there.get(name)!r}, not {here.get(name)!r}" for name in different)
 
 
 def other_images(record, run):

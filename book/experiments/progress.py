@@ -15,6 +15,7 @@ import processes
 from ranet_lib import counting, training
 
 USUAL_IMAGES = 45_000  # of an epoch, where the recipe takes all: CIFAR's
+MEMORY_OF_ANY_RUN = 3 * 2**29  # bytes: Keras, TensorFlow and the data, with room to spare
 
 
 def at_work(folder, runs):
@@ -27,13 +28,23 @@ def size(run, elsewhere=False):
 
     On this machine a run is as many as it takes GPUs; `elsewhere`, where a cluster counts, it is one.
     """
-    cost = (run["recipe"].train_images or USUAL_IMAGES) * flops(run["model"], json.dumps(run["model_options"]))
+    cost = (run["recipe"].train_images or USUAL_IMAGES) * described(run)["flops"]
     return run["recipe"].epochs, cost, 1 if elsewhere else run["devices"] or 1
 
 
+def memory(run):
+    """The bytes that a run may take on a processor: what training keeps of a batch, in float32, and all the rest."""
+    return MEMORY_OF_ANY_RUN + 4 * run["recipe"].batch_size * described(run)["activations"]
+
+
+def described(run):
+    """What `counting.describe` says of a run's network."""
+    return _described(run["model"], json.dumps(run["model_options"]))
+
+
 @functools.cache
-def flops(model, options):
-    return counting.describe(model, **json.loads(options))["flops"]
+def _described(model, options):
+    return counting.describe(model, **json.loads(options))
 
 
 def follow(process, folder, runs, jobs, elsewhere=False):

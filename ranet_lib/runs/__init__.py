@@ -8,12 +8,14 @@ from ranet_lib.runs.record import (
     NoteEnvironment, book_folder, environment, make_record, read_record, read_records, result_digest, validate_record,
     write_record,
 )  # fmt: skip
-from ranet_lib.runs.results import PUBLISHED, error_interval, error_text, published_error, summary
+from ranet_lib.runs.results import (
+    PUBLISHED, error_interval, error_text, published_error, settings, settings_of, summary,
+)  # fmt: skip
 from ranet_lib.runs.statistics import detectable, finished, holm, lead_interval, mcnemar, paired
 
 __all__ = [
     "EXPORTS", "NoteEnvironment", "PARAMETERS", "PRETRAINED", "PUBLISHED", "answers", "book_folder",
     "check_parameters", "detectable", "environment", "error_interval", "error_text", "export_model", "finished", "holm",
     "lead_interval", "list_pretrained", "load_pretrained", "make_record", "mcnemar", "paired", "pretrained_record",
-    "published_error", "read_record", "read_records", "result_digest", "run_name", "save_pretrained", "summary",
-    "validate_record", "write_record"]  # fmt: skip
+    "published_error", "read_record", "read_records", "result_digest", "run_name", "save_pretrained", "settings",
+    "settings_of", "summary", "validate_record", "write_record"]  # fmt: skip

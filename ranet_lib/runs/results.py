@@ -39,7 +39,10 @@ def _every_option(model, options):
 
 
 def settings(model, options, dataset, label_noise, recipe):
-    """What a run is asked to do, apart from its seed."""
+    """What a run is asked to do, apart from its seed: a dict of these five, with every option of the network.
+
+    `options` are those of `create_model`, `recipe` is a dict with the fields of a `training.Recipe`.
+    """
     options = _every_option(model, options)
     return {"model": model, "options": options, "dataset": dataset, "label_noise": label_noise, "recipe": recipe}
 
