@@ -128,11 +128,12 @@ clean:
 
 # Only pages that have changed are read and written again. A warning must not hide in what Sphinx keeps of a page, so
 # after one all are. What Jupyter Book prints of its progress is not shown; its warnings and errors, on stderr, are.
+# Where npm could not fetch what the page `try_it` needs, the next `make book` tries again.
 _build/site.stamp: _build/pages.stamp $(PAGES)
 	@.venv/bin/python book/execute.py
 	@echo "Writing the pages."
 	@.venv/bin/jupyter-book build . -W -n --keep-going >/dev/null || { rm -f _build/pages.stamp; exit 1; }
-	@touch $@
+	@test ! -e _build/html/_static/live/runtime.js && command -v npm >/dev/null || touch $@
 
 # Sphinx sees changes of the pages only, not of what shapes them all or what notebooks have printed.
 _build/pages.stamp: _build/cache.stamp $(SHAPES)

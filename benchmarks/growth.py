@@ -76,6 +76,8 @@ def main():
 def table(results, question):
     """The points of a question and their slopes, as lines of text."""
     points = [result for result in results if result["question"] == question]
+    if not points:
+        return f"{question}: nothing could be measured"
     sizes = [point["size"] for point in points]
     seconds = [point["batch_size"] / np.median(point["images_per_second"]) for point in points]
     memory = [point["peak_memory"] / 2**20 for point in points]

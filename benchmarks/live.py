@@ -24,12 +24,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))
+from programs import start_chromium  # noqa: E402
+
 #: Milliseconds, as the book promises them.
 KEPT, DRAWN = 200, 1000
 
@@ -163,17 +165,9 @@ class Notebook:
 @contextlib.contextmanager
 def local_browser(chromium, driver):
     """A headless Chromium that reaches this machine and no other."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                 "--window-size=1400,1000", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"):  # fmt: skip
-        options.add_argument(flag)
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.add_argument("--no-sandbox")
+    flags = "--window-size=1400,1000", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with tempfile.TemporaryDirectory() as profile:
-        options.add_argument(f"--user-data-dir={profile}")
-        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        browser.set_script_timeout(60)
+        browser = start_chromium(chromium, driver, profile, *flags)
         try:
             yield browser
         finally:

@@ -20,7 +20,7 @@ import run
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "book" / "experiments"
 sys.path.append(str(EXPERIMENTS))
-import batch as batches  # noqa: E402
+import progress  # noqa: E402
 
 GRID = """
 small:
@@ -34,9 +34,7 @@ small:
 def plain(folder, seeds):
     """Seconds of each run as a plain script."""
     cells = json.loads((EXPERIMENTS / "train.ipynb").read_text(encoding="utf-8"))["cells"]
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    # Without the cell that sets up Colab, which is no plain Python.
-    sources = ["".join(cell["source"]) for cell in code if "remove-cell" not in cell["metadata"].get("tags", [])]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     seconds = []
     for seed in seeds:
         script = folder / f"plain-{seed}.py"
@@ -58,7 +56,7 @@ def batch(folder, seeds):
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     total = time.perf_counter() - started
-    seconds = [batches.durations(log)[0] for log in (folder / "runs").glob("*/log.txt")]
+    seconds = [progress.durations(log)[0] for log in (folder / "runs").glob("*/log.txt")]
     return seconds, total - sum(seconds)
 
 

@@ -16,14 +16,16 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from selenium import webdriver
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests"))
+from programs import start_chromium  # noqa: E402
+
 #: What web hosts compress.
 TEXT = {".html", ".js", ".css", ".svg", ".json"}
 SLOWDOWN = 4  # of the one core, as Lighthouse does for a phone of the middle class
@@ -79,22 +81,14 @@ def serve(folder):
 @contextlib.contextmanager
 def slow_browser():
     """Chromium on one core, with the clock of its scripts and styles slowed down."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    for flag in ("--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking"):
-        options.add_argument(flag)
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.add_argument("--no-sandbox")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    program = shutil.which("chromium") or shutil.which("google-chrome") or ""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})  # the browser inherits it
     try:
         with tempfile.TemporaryDirectory() as profile:
-            options.add_argument(f"--user-data-dir={profile}")
-            browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+            browser = start_chromium(program, shutil.which("chromedriver"), profile, logs=("performance",))
             os.sched_setaffinity(0, cores)
             browser.set_window_size(412, 915)  # a phone
-            browser.set_script_timeout(60)
             browser.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
             try:
                 yield browser

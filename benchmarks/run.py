@@ -94,20 +94,23 @@ class Worker:
 
 def compare(points, repeats, seconds, quiet):
     """Measure what each point, a dict, asks a worker for; a list of results. What cannot run is named and left out."""
-    workers = []
-    for point in points:
-        try:
-            workers.append(Worker(point, quiet))
-        except RuntimeError as error:
-            print(f"left out: {error}", file=sys.stderr)
-    for worker in workers:
-        worker.warm_up(seconds)
+
+    def of_each(work, given):
+        for one in given:
+            try:
+                yield work(one)
+            except (OSError, RuntimeError) as error:
+                print(f"left out: {error}", file=sys.stderr)
+
+    def step(work):
+        """Those of the workers that can do it."""
+        return list(of_each(lambda worker: (work(worker), worker)[1], workers))
+
+    workers = list(of_each(lambda point: Worker(point, quiet), points))
+    workers = step(lambda worker: worker.warm_up(seconds))
     for _ in range(repeats):
-        for worker in workers:
-            worker.measure()
-    for worker in workers:
-        worker.close()
-    return [worker.result() for worker in workers]
+        workers = step(lambda worker: worker.measure())
+    return [worker.result() for worker in step(lambda worker: worker.close())]
 
 
 def add_shares(results):

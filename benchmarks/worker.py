@@ -9,6 +9,7 @@ last one with its peak memory when there is nothing more to read.
 import json
 import os
 import queue
+import re
 import resource
 import sys
 import time
@@ -252,6 +253,9 @@ def peak_memory():
         return held["peak_bytes_in_use"]
     if "tensorflow" in sys.modules and sys.modules["tensorflow"].config.list_physical_devices("GPU"):
         return sys.modules["tensorflow"].config.experimental.get_memory_info("GPU:0")["peak"]
+    status = Path("/proc/self/status")
+    if status.exists():  # what `getrusage` says there is also of the process that started this one
+        return 1024 * int(re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 

@@ -36,16 +36,13 @@ if "google.colab" in sys.modules:
 def repository(root=ROOT):
     """The address of the repository on GitHub, `https://github.com/OWNER/NAME`, or None while it has none."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    places = (
-        lambda: (config.get("repository") or {}).get("url", ""),
-        lambda: "https://github.com/" + os.environ.get("GITHUB_REPOSITORY", ""),
-        lambda: _remote(root),
-    )
-    for place in places:
+    url = (config.get("repository") or {}).get("url") or ""
+    given = "https://github.com/" + os.environ.get("GITHUB_REPOSITORY", "")
+    for place in (lambda: url, lambda: given, lambda: _remote(root)):
         if found := re.fullmatch(r"(?:https://|git@|ssh://git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?", place()):
             return f"https://github.com/{found[1]}"
-    if url := places[0]():
-        raise ValueError(f"repository.url of _config.yml must be https://github.com/OWNER/NAME; received {url!r}")
+        if url:
+            raise ValueError(f"repository.url of _config.yml must be https://github.com/OWNER/NAME; received {url!r}")
     return None
 
 

@@ -1,6 +1,6 @@
 """Write the branch that Colab opens: notebooks in plain Markdown, the run records, and the library's wheel.
 
-    python book/colab.py FOLDER
+    python book/colab.py FOLDER --wheel dist/NAME.whl
 
 The notebooks of this folder are written for the book: `{doc}`, `{numref}`, admonitions, exercises. Colab would show all
 of that as it stands. Here it becomes Markdown that every notebook shows: links, quotations, headings, and figures with
@@ -232,7 +232,7 @@ def inline(book, page, text):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="where the branch goes; made anew")
+    parser.add_argument("folder", type=Path, help="where the branch goes: a new or an empty folder")
     parser.add_argument("--wheel", type=Path, required=True, help="the library's wheel")
     asked = parser.parse_args(arguments)
     if asked.folder.exists() and any(asked.folder.iterdir()):

@@ -64,11 +64,15 @@ def main(arguments=None):
 def book(asked, more):
     shutil.rmtree(ROOT / "_build" / "html", ignore_errors=True)
     # The cache compares only the code of the notebooks, not the library and the records that they read.
-    kept = ROOT / "_build" / ".jupyter_cache"
+    kept, stamp = ROOT / "_build" / ".jupyter_cache", ROOT / "_build" / "cache.stamp"  # as make has them
     folders = (ROOT / "ranet_lib", *(ROOT / "book" / name for name in ("results", "experiments", "one_page", "live")))
-    files = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
-    if kept.exists() and max(path.stat().st_mtime for path in files) > kept.stat().st_ctime:
-        shutil.rmtree(kept)
+    # Folders count: they change when a file is removed.
+    files = [path for folder in folders for path in (folder, *folder.rglob("*")) if "__pycache__" not in path.parts]
+    changed = max(path.stat().st_mtime for path in files if path.exists())
+    if not stamp.exists() or changed > stamp.stat().st_mtime:
+        shutil.rmtree(kept, ignore_errors=True)
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.touch()
     return [["book/execute.py"], [*JUPYTER_BOOK, "build", ".", "--all", "-W", "-n", "--keep-going"]]
 
 

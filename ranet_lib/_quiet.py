@@ -46,7 +46,7 @@ def without_information():
         os.close(stderr)
         passing_on.stdin.close()
         with suppress(subprocess.TimeoutExpired):  # a process begun meanwhile still writes there
-            passing_on.wait(1)
+            passing_on.wait(10)
 
 
 @contextmanager

@@ -141,7 +141,7 @@ def model_spec(name):
 
 
 def check_options(name, options):
-    """The `options` of the network `name`: all defaults, and what changes its layout. A ValueError names a wrong one."""
+    """The `options` of network `name`: all defaults, and what changes its layout. A ValueError names a wrong one."""
     spec = model_spec(name)
     if not isinstance(options, dict):
         raise ValueError(f"model_options must be a dict such as {{'learning': 'naive'}}; received {options!r}")

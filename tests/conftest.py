@@ -5,11 +5,13 @@ import sys
 
 import pytest
 from opened import browser, explorer, in_browsers, pages  # noqa: F401, fixtures
-from runs import Runs, build_site
+from runs import SET_HERE, Runs, build_site
 
 # The tests and the notebooks beside them share the cores. More threads for each would only wait for one another.
 for threads in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(threads, "1")
+    if threads not in os.environ:
+        os.environ[threads] = "1"
+        os.environ[SET_HERE] = f"{os.environ.get(SET_HERE, '')} {threads}"
 
 # These modules run last, in this order. Three look at what goes on in the background, which builds the site between
 # them; the others take about as long.

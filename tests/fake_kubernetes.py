@@ -63,6 +63,7 @@ class Kubernetes:
 
     def stop(self):
         self.server.shutdown()
+        self.server.server_close()
         for name in self.manifests:
             self._kill(name)
 

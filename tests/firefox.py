@@ -18,13 +18,17 @@ class Firefox:
         command = [program, "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port", "0"]
         with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        self.ids, self.logged = itertools.count(1), []
-        self.socket = websocket.create_connection(self._address() + "/session", timeout=120, suppress_origin=True)
-        self.ask("session.new", capabilities={})
-        self.ask("session.subscribe", events=["log.entryAdded"])
-        self.tab = self.ask("browsingContext.getTree")["contexts"][0]["context"]
+        self.ids, self.logged, self.socket = itertools.count(1), [], None
+        try:
+            self.socket = websocket.create_connection(self._address() + "/session", timeout=600, suppress_origin=True)
+            self.ask("session.new", capabilities={})
+            self.ask("session.subscribe", events=["log.entryAdded"])
+            self.tab = self.ask("browsingContext.getTree")["contexts"][0]["context"]
+        except BaseException:
+            self.quit()
+            raise
 
-    def _address(self, patience=60):
+    def _address(self, patience=600):
         end = time.monotonic() + patience
         while time.monotonic() < end:
             said = self.log.read_text(encoding="utf-8")
@@ -55,7 +59,7 @@ class Firefox:
             raise RuntimeError(found["exceptionDetails"]["text"])
         return json.loads(found["result"]["value"])
 
-    def until(self, script, patience=60):
+    def until(self, script, patience=600):
         end = time.monotonic() + patience
         while not (found := self.run(script)):
             if time.monotonic() > end:
@@ -64,7 +68,8 @@ class Firefox:
         return found
 
     def quit(self):
-        self.socket.close()
+        if self.socket:
+            self.socket.close()
         self.process.kill()
         self.process.wait()
 

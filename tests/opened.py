@@ -14,16 +14,12 @@ from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 import pytest
-from programs import find_programs, is_root
+from programs import find_programs, start_chromium
 
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--disable-background-networking",
+OFFLINE = [
     "--disable-component-update",
-    "--disable-gpu",
     "--disable-quic",
     "--disable-sync",
-    "--no-first-run",
     "--host-resolver-rules=MAP * ~NOTFOUND",  # no name has an address: the network is off
 ]
 PHONE_WIDTH = 360
@@ -124,20 +120,8 @@ def axe():
 
 def open_browser(profile):
     """Such a browser, with the folder that it keeps its files in; the caller ends it with `quit()`."""
-    from selenium import webdriver
-
-    chromium, driver = find_programs(["chromium", "chromedriver"], ["chromium", "chromium-driver"])
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in CHROMIUM_FLAGS:
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={profile}")
-    if is_root():
-        options.add_argument("--no-sandbox")  # Chromium's sandbox does not start for root
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    browser.set_script_timeout(600)
-    return browser
+    programs = find_programs(["chromium", "chromedriver"], ["chromium", "chromium-driver"])
+    return start_chromium(*programs, profile, *OFFLINE, logs=("browser", "performance"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Programs that tests need and pip does not have."""
+"""Programs that tests and benchmarks need and pip does not have."""
 
 import os
 import shutil
@@ -33,3 +33,24 @@ def find_programs(names, packages):
 def find(name):
     beyond = ["/usr/sbin", "/sbin"]  # daemons are not on everyone's PATH
     return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], *beyond]))
+
+
+def start_chromium(program, driver, profile, *flags, logs=()):
+    """A headless Chromium that keeps its files in the folder `profile`, and what it logs of the kinds `logs`.
+
+    It opens only what we give it, so it does without its sandbox, which starts neither for root nor in many containers.
+    """
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in ("--headless", "--disable-background-networking", "--disable-gpu", "--no-first-run", "--no-sandbox",
+                 f"--user-data-dir={profile}", *flags):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser.set_script_timeout(600)
+    executor = browser.command_executor  # which gives up after two minutes whatever the script's time is
+    executor.client_config.timeout = 900
+    executor._conn = executor._get_connection_manager()
+    return browser

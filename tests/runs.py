@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "book" / "experiments" / "train.ipynb"
 # Only then may a test call make: it would begin by removing a .venv that it has not made.
 MADE_BY_MAKE = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve() and any(Path(sys.prefix).glob("*.stamp"))
-AS_USERS_HAVE_IT = dict(os.environ)  # conftest.py then says how many threads there are to be
+SET_HERE = "RANET_TESTS_HAVE_SET"  # names of variables that conftest.py has set, perhaps in the parent of this process
+AS_USERS_HAVE_IT = {key: each for key, each in os.environ.items() if key not in os.environ.get(SET_HERE, "").split()}
 # What nobody needs to read: what TensorFlow logs for information, and a kernel's word on how it is spoken to.
 NOISE = re.compile(r"^(?:I\d{4} |[\d-]{10} [\d:.]+: I |.*over TCP without encryption)", re.MULTILINE)
 HEADS = ROOT.parent / "shared" / "data" / "unpack.py"
@@ -92,9 +93,10 @@ def build_site():
 def run_page(path, folder):
     """Run a notebook of the book where it lies; the executed copy, in `folder`, in which every cell has run."""
     import papermill
+    from execute import started  # not above: what makes the book is not needed by the tests of the library
 
     patient = {"progress_bar": False, "start_timeout": 600}  # on a busy machine a kernel takes more than the usual 60 s
-    notebook = papermill.execute_notebook(path, folder / path.name, cwd=path.parent, **patient)
+    notebook = started(lambda: papermill.execute_notebook(path, folder / path.name, cwd=path.parent, **patient))
     for cell in notebook.cells:
         assert cell.cell_type != "code" or cell.execution_count, f"not run: {cell.source[:80]!r}"
     return folder / path.name

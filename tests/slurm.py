@@ -92,7 +92,7 @@ class Cluster:
         with open(self.folder / f"{words[0]}.out", "wb") as log:
             self.processes.append(subprocess.Popen(words, env=self.environment, stdout=log, stderr=log))
 
-    def _wait(self, condition, seconds=60):
+    def _wait(self, condition, seconds=600):
         until = time.monotonic() + seconds
         while not condition():
             words = "\n".join(path.read_text()[-1500:] for path in sorted(self.folder.glob("*.out")))
@@ -101,7 +101,7 @@ class Cluster:
 
     def run(self, *words, check=True):
         """The output of one of Slurm's commands."""
-        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout
 
@@ -112,12 +112,15 @@ class Cluster:
         return [dict(word.partition("=")[::2] for word in line.split() if "=" in word) for line in lines]
 
     def stop(self):
-        if self.processes[1:]:
-            self.run("scancel", "--user=root", check=False)
-            self._wait(lambda: not self.run("squeue", "--noheader", check=False))
-        for process in reversed(self.processes):
-            process.terminate()
-            process.wait(timeout=30)
+        try:
+            if self.processes[1:]:
+                self.run("scancel", "--user=root", check=False)
+                self._wait(lambda: not self.run("squeue", "--noheader", check=False))
+        finally:
+            for process in reversed(self.processes):
+                process.terminate()
+            for process in self.processes:
+                process.wait(timeout=600)
 
 
 def free_ports(count):

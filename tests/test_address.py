@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ def project(tmp_path, monkeypatch):
     """An empty repository with the book's settings; its remotes are set by `git`."""
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
     (tmp_path / "_config.yml").write_text((ROOT / "_config.yml").read_text(encoding="utf-8"), encoding="utf-8")
+    if not shutil.which("git"):
+        pytest.skip("needs git")
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     return tmp_path
 
@@ -34,6 +37,18 @@ def test_a_repository_that_nobody_has_pushed_has_no_address(project):
     assert address.repository(project) is None
     git(project, "remote", "set-url", "origin", "https://example.org/someone/their-fork")
     assert address.repository(project) is None
+
+
+@pytest.mark.parametrize("wrong", ["https://gitlab.com/me/book", "https://github.com/me/book/tree/main"])
+def test_an_address_in_the_settings_that_is_not_one_is_refused_whatever_the_remote(project, wrong):
+    git(project, "remote", "add", "origin", OWN)
+    settings = project / "_config.yml"
+    config = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    settings.write_text(yaml.safe_dump(config | {"repository": {"url": wrong}}), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"OWNER/NAME; received '{wrong}'"):
+        address.repository(project)
+    settings.write_text(yaml.safe_dump(config | {"repository": {"url": None}}), encoding="utf-8")
+    assert address.repository(project) == OWN
 
 
 @pytest.mark.parametrize(

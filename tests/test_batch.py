@@ -56,7 +56,7 @@ def entry(**parameters):
     return SMALL + "".join(f"    {name}: {value}\n" for name, value in parameters.items())
 
 
-def wait_for(condition, seconds=400):
+def wait_for(condition, seconds=1800):
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until, "waited too long"
@@ -156,7 +156,7 @@ class Story:
             self.without_papermill, orphan = stop_in_training(self.folder, [self.without_kernel])
             os.kill(papermill_of(self.without_papermill), signal.SIGKILL)
             os.kill(orphan, signal.SIGCONT)
-            wait_for(lambda: orphan not in process_tree(), 60)
+            wait_for(lambda: orphan not in process_tree())
 
             wait_for(lambda: len(finished(self.folder)) >= 5)
             self.damaged_checkpoint, kernel = stop_in_training(self.folder)
@@ -164,7 +164,7 @@ class Story:
             assert kernel in workers
             batch.kill()
             os.kill(kernel, signal.SIGCONT)
-            wait_for(lambda: not set(workers) & set(process_tree()), 60)
+            wait_for(lambda: not set(workers) & set(process_tree()))
         finally:
             batch.kill()
             batch.communicate()
@@ -176,7 +176,7 @@ class Story:
         weights.write_bytes(weights.read_bytes()[:-100])
 
         again = start(self.folder, self.grid, "--jobs", "2")
-        self.output = again.communicate(timeout=900)[0]
+        self.output = again.communicate(timeout=3600)[0]
         self.status = again.returncode
         self.after = finished(self.folder)
 
@@ -196,7 +196,7 @@ def test_a_killed_batch_completes_when_started_again(story):
     assert len(failed) == 1 and not [path for path in story.folder.glob("*/.*-*")]  # nothing half-written
     assert story.status == 1 and "8 of 9 runs finished" in story.output
     (name,) = failed
-    assert re.search(rf"FAILED {name}: training diverged in epoch 1: the loss is nan", story.output)
+    assert re.search(rf"FAILED {name}: training diverged in epoch 1: the loss is (?:nan|inf)", story.output)
 
 
 @pytest.mark.slow

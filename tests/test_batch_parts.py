@@ -77,7 +77,8 @@ def test_a_gpu_has_one_run_at_a_time(batch, tmp_path, monkeypatch):
     second = processes.take_gpus(1)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
-    monkeypatch.setattr(processes.time, "sleep", lambda seconds: first.pop().close() if first else None)
+    free_one = SimpleNamespace(sleep=lambda seconds: first.pop().close() if first else None)
+    monkeypatch.setattr(processes, "time", free_one)
     third = processes.take_gpus(1)  # waits until one of the first two is free
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     for held in (*second, *third):
@@ -191,7 +192,8 @@ def test_the_slices_of_a_divided_gpu_take_its_place(batch, monkeypatch, listed, 
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     done = SimpleNamespace(returncode=0, stdout=listed)
-    monkeypatch.setattr(processes.subprocess, "run", lambda *words, **more: done)
+    nvidia_smi = SimpleNamespace(run=lambda *words, **more: done, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(processes, "subprocess", nvidia_smi)
     assert processes.list_gpus() == gpus
 
 

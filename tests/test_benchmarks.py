@@ -1,8 +1,10 @@
 """The benchmarks: that what is compared is the same network, and that the command runs and keeps its results."""
 
+import importlib
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -116,3 +118,55 @@ def test_every_convolution_is_measured(tmp_path):
     dense = 2 * models.create_model("attention_56").layers[-1].kernel.shape[0] * 10
     flops = sum(result["count"] * result["flops"] for result in results) / 2
     assert flops + dense == pytest.approx(counting.describe("attention_56")["flops"], rel=1e-3)
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Imports a module of the benchmarks, whose `run` is not that of the experiments."""
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    monkeypatch.delitem(sys.modules, "run", raising=False)
+    return importlib.import_module
+
+
+def test_the_time_of_a_batch_is_that_of_its_runs_and_the_rest(benchmark, monkeypatch, tmp_path):
+    overhead = benchmark("overhead")
+
+    def batch(words, **more):
+        log = tmp_path / "runs" / "one" / "log.txt"
+        log.parent.mkdir(parents=True)
+        log.write_text("[2026-01-01 00:00:00.000] starts with {}\n[2026-01-01 00:00:02.500] ended with a record\n")
+
+    monkeypatch.setattr(overhead, "subprocess", SimpleNamespace(run=batch))
+    seconds, rest = overhead.batch(tmp_path, [0])
+    assert seconds == [2.5] and rest == pytest.approx(-2.5, abs=0.4)  # the stand-in took no time
+
+
+def test_a_system_that_breaks_off_is_left_out_and_the_others_are_measured(benchmark, monkeypatch, capsys):
+    measure = benchmark("run")
+
+    class Worker:
+        def __init__(self, point, quiet):
+            self.point = point
+            self._break_off("starts")
+
+        def _break_off(self, when):
+            if self.point == when:
+                raise RuntimeError(f"{self.point} ended with exit status -9")
+
+        def warm_up(self, seconds):
+            self._break_off("warms up")
+
+        def measure(self):
+            self._break_off("measures")
+
+        def close(self):
+            self._break_off("closes")
+
+        def result(self):
+            return self.point
+
+    monkeypatch.setattr(measure, "Worker", Worker)
+    points = ["starts", "sound", "warms up", "measures", "closes", "sound too"]
+    assert measure.compare(points, 2, 1.0, quiet=True) == ["sound", "sound too"]
+    assert capsys.readouterr().err.count("left out: ") == 4
+    assert benchmark("growth").table([], "width") == "width: nothing could be measured"

@@ -26,7 +26,7 @@ WIDEST_LINE = 79  # what a page shows without scrolling in a window of 1,280 pix
 FEWEST_EXERCISES = 3
 
 NOTEBOOKS = sorted((ROOT / "book").rglob("*.ipynb"))
-NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts]
+NOTEBOOKS = [path for path in NOTEBOOKS if not {".ipynb_checkpoints", "runs"} & {*path.relative_to(ROOT).parts}]
 CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
 PAGES = [path for path in NOTEBOOKS if path.parent.name == "book"]  # the chapters, and what the back of the book has
 

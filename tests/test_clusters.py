@@ -10,7 +10,7 @@ import pytest
 from fake_kubernetes import Kubernetes
 from runs import ROOT
 from slurm import Cluster
-from test_batch import EXPERIMENTS, finished, wait_for
+from test_batch import EXPERIMENTS, finished, kernel_of, wait_for
 
 PROFILES = EXPERIMENTS / "profiles"
 
@@ -117,10 +117,18 @@ class Story:
             self.cluster.run("scancel", self.jobs_of(self.cancelled)[0]["JobId"])
             wait_for(lambda: self.jobs_of(self.cancelled, "PENDING"))
             self.going_on = wait_for(self.run_at_work)
+            # It stands still until the next batch has seen it, however quick the machine is.
+            kernel = wait_for(lambda: kernel_of(self.folder / self.going_on))
+            os.kill(kernel, signal.SIGSTOP)
             batch.kill()
             batch.communicate()
 
-            self.status, self.output = self.end(self.start())
+            plan = self.folder / ".plan.json"
+            old = plan.read_text()
+            batch = self.start()
+            wait_for(lambda: plan.read_text() != old or batch.poll() is not None)  # written after it has looked
+            os.kill(kernel, signal.SIGCONT)
+            self.status, self.output = self.end(batch)
             self.records, self.jobs = finished(self.folder), self.cluster.jobs()
             self.last_status, self.last_output = self.end(self.start())
             self.last_records, self.last_jobs = finished(self.folder), self.cluster.jobs()
@@ -130,8 +138,9 @@ class Story:
             self.interrupted = wait_for(self.run_at_work)
             os.killpg(batch.pid, signal.SIGINT)
             self.interrupted_status, self.interrupted_output = self.end(batch)
-            self.interrupted_job = wait_for(lambda: self.jobs_of(self.interrupted, "CANCELLED"), 30)[0]
+            self.interrupted_job = wait_for(lambda: self.jobs_of(self.interrupted, "CANCELLED"))[0]
         finally:
+            batch.kill()
             self.cluster.stop()
 
     def start(self, group="small", *resources):
@@ -147,7 +156,7 @@ class Story:
         )  # fmt: skip
 
     def end(self, batch):
-        output = batch.communicate(timeout=900)[0]
+        output = batch.communicate(timeout=3600)[0]
         return batch.returncode, output
 
     def jobs_of(self, run, *states):
@@ -249,15 +258,19 @@ def test_kubernetes_does_a_run_and_makes_a_deleted_job_again(tmp_path):
         wait_for(lambda: attempts(1))
         (first,) = kubernetes.processes
         subprocess.run(["kubectl", "delete", "job", first], env=kubernetes.environment, check=True)
-        wait_for(lambda: attempts(2))
+        (log,) = wait_for(lambda: attempts(2))
+        kernel = wait_for(lambda: kernel_of(log.parent))
+        os.kill(kernel, signal.SIGSTOP)  # so that the run does not end before it is interrupted
         # While Snakemake asks how jobs are, it has no list of those to delete.
         wait_for(lambda: 1 < time.monotonic() - kubernetes.asked < 1.5)
         os.killpg(batch.pid, signal.SIGINT)
-        batch.communicate(timeout=120)
-        wait_for(lambda: not kubernetes.processes, 30)  # the batch has deleted its job
+        batch.communicate(timeout=600)
+        wait_for(lambda: not kubernetes.processes)  # the batch has deleted its job
+        os.kill(kernel, signal.SIGKILL)
         again = start()
-        output = again.communicate(timeout=600)[0]
+        output = again.communicate(timeout=1800)[0]
     finally:
+        batch.kill()
         kubernetes.stop()
     assert again.returncode == 0 and "1 of 1 runs finished" in output, output
     assert list(finished(runs)) == [attempts(3)[0].parent.name]

@@ -8,6 +8,7 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from execute import started
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
@@ -145,13 +146,15 @@ def test_keys_and_pointer_change_the_picture_and_what_is_said(browser, page):
 
 def test_without_javascript_the_frame_it_starts_with_is_there_and_no_dead_control(browser, page):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    browser.get(page)
-    box = browser.find_elements(By.CLASS_NAME, "explore")[0]
-    image = box.find_element(By.TAG_NAME, "img")
-    assert (image.is_displayed(), image.get_attribute("alt")) == (True, "0.0 & residual")
-    assert int(image.get_property("naturalWidth")) == 450
-    assert not box.find_element(By.TAG_NAME, "input").is_displayed()
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    try:
+        browser.get(page)
+        box = browser.find_elements(By.CLASS_NAME, "explore")[0]
+        image = box.find_element(By.TAG_NAME, "img")
+        assert (image.is_displayed(), image.get_attribute("alt")) == (True, "0.0 & residual")
+        assert int(image.get_property("naturalWidth")) == 450
+        assert not box.find_element(By.TAG_NAME, "input").is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 # --- In a kernel ----------------------------------------------------------------------------------------------------
@@ -173,13 +176,16 @@ class Kernel:
     """A kernel, and what it sends while it works on one message."""
 
     def __init__(self):
-        self.manager, self.client = start_new_kernel(startup_timeout=600)
+        self.manager, self.client = started(lambda: start_new_kernel(startup_timeout=600))
 
     def send(self, kind, content):
-        self.client.shell_channel.send(self.client.session.msg(kind, content))
+        sent = self.client.session.msg(kind, content)
+        self.client.shell_channel.send(sent)
         messages = []
         while True:
             message = self.client.get_iopub_msg(timeout=600)
+            if message["parent_header"].get("msg_id") != sent["header"]["msg_id"]:
+                continue  # an answer to what was asked while the kernel started
             messages.append((message["msg_type"], message["content"]))
             if messages[-1] == ("status", {"execution_state": "idle"}):
                 return messages

@@ -186,17 +186,20 @@ def test_a_large_network_takes_fewer_images_at_a_time(monkeypatch):
 def test_ten_thousand_images_fit_in_four_gigabytes():
     """Masks of 10,000 images, in a process that may hold 4 GB; responses, which are one number each, of some."""
     code = (
-        "import resource, numpy as np\n"
+        "import numpy as np\n"
         "from ranet_lib import masks, models\n"
         "model = models.create_model('attention_56')\n"
         "images = np.random.default_rng(0).normal(size=(10_000, 32, 32, 3)).astype('float32')\n"
         "seen = masks.attention_masks(model, images)\n"
         "assert {len(mask) for mask in seen} == {10_000}\n"
         "assert np.isfinite(masks.mean_response(model, images[:1000])).all()\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)\n"
     )
+    # On Linux, `getrusage` would also count what the process of these tests has held.
+    linux = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    peak = linux if sys.platform == "linux" else "__import__('resource').getrusage(0).ru_maxrss / 1024"
+    code += f"print({peak} / 2**20)\n"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 4.0
+    assert 0.2 < float(done.stdout) < 4.0
 
 
 @pytest.mark.slow

@@ -119,14 +119,20 @@ def test_without_make_the_book_is_built_as_make_builds_it(called, tmp_path, monk
         folder.mkdir(parents=True)
     module.touch()
     kept, site = tmp_path / "_build" / ".jupyter_cache", tmp_path / "_build" / "html"
-    os.utime(module, (1e9, 1e9))
-    for changed in (False, True):
-        kept.mkdir(parents=True, exist_ok=True)
-        site.mkdir(parents=True, exist_ok=True)
-        if changed:
-            os.utime(module, (4e9, 4e9))
+    stamp = tmp_path / "_build" / "cache.stamp"
+    new = module.parent / "new.py"
+    for change, empties in (
+        (stamp.parent.mkdir, True), (lambda: None, False), (module.touch, True), (new.touch, True), (new.unlink, True),
+        (stamp.unlink, True),
+    ):  # fmt: skip
+        for path in tmp_path.rglob("*"):
+            os.utime(path, (1e9, 1e9))  # long ago
+        change()
+        kept.mkdir(exist_ok=True)
+        site.mkdir(exist_ok=True)
+        (kept / "global.db").touch()  # each build writes there
         assert without_make.main(["book"]) == 3
-        assert kept.exists() is not changed and not site.exists()
+        assert kept.exists() is not empties and not site.exists()
     assert all(words == ["book/execute.py"] for words, _ in called)  # what it returns, 3, ends the build
     assert ".venv/bin/python book/execute.py\n" in makefile
     notebooks, (_, call, *words) = without_make.book(None, [])

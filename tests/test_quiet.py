@@ -26,7 +26,8 @@ def said(tmp_path):
         (tmp_path / "tensorflow.py").write_text(
             f"import os\nos.write(2, {(FOR_INFORMATION + WARNINGS).encode()})\n{last}\n", encoding="utf-8"
         )
-        unset = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+        names = "TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"
+        unset = {name: value for name, value in os.environ.items() if name not in names}
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True,
             env=unset | {"PYTHONPATH": str(tmp_path)} | environment,

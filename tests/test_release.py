@@ -79,7 +79,7 @@ def test_the_wheel_is_small_and_has_licence_weights_and_schema(distributions):
     wheel, _ = distributions
     assert wheel.stat().st_size < 10e6 and ranet_lib.__version__ in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
-    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ranet_lib").rglob("*") if path.is_file()}
+    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ranet_lib").rglob("[!.]*") if path.is_file()}
     assert {name for name in here if "__pycache__" not in name} == {name for name in names if "dist-info" not in name}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

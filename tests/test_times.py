@@ -26,6 +26,25 @@ CELLS = {
 }
 
 
+def test_a_kernel_that_ended_as_it_began_is_started_again_and_nothing_else_is():
+    died, other = RuntimeError("Kernel died before replying to kernel_info"), RuntimeError("wrong width")
+    for happens, tried in (([died, died, 7], 3), ([died] * 4, 3), ([other, 7], 1)):
+        left = iter(happens)
+
+        def work(left=left):
+            now = next(left)
+            if isinstance(now, RuntimeError):
+                raise now
+            return now
+
+        if tried < len(happens):
+            with pytest.raises(RuntimeError):
+                execute.started(work)
+        else:
+            assert execute.started(work) == 7
+        assert len(happens) - len(list(left)) == tried
+
+
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """Make a book of the notebooks that are named; the folder they are in."""

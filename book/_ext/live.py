@@ -82,6 +82,8 @@ def weights():
 
 
 def write(app, exception):
+    from ranet_lib import files
+
     if exception or app.builder.name != "html":
         return
     target = Path(app.outdir) / "_static" / "live"
@@ -96,7 +98,7 @@ def write(app, exception):
     # A change of the library or of this folder empties the site, so what is there is up to date.
     for name, content in {"runtime.js": lambda: runtime(archives), "weights.js": weights}.items():
         if not (target / name).exists():
-            (target / name).write_text(content(), encoding="utf-8")
+            files.write_text(target / name, content())  # whole, or not at all
 
 
 def setup(app):

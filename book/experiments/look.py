@@ -17,6 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pooch
+from scipy.special import softmax
 
 from ranet_lib import blocks, datasets, files, masks, models, runs, training
 
@@ -32,6 +33,8 @@ def main(arguments=None):
     parser.add_argument("--images", type=int, default=5000, help="at most so many validation images")
     parser.add_argument("--folder", type=Path, default=LOOKS, help="default: book/results/looks")
     asked = parser.parse_args(arguments)
+    if asked.images < TOGETHER:
+        parser.error(f"--images must be at least {TOGETHER}, which exchange their masks; received {asked.images}")
     weights = pooch.file_hash(runs.PRETRAINED / f"{asked.name}.npz")
     path = asked.folder / f"{asked.name}.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["weights"] == weights:
@@ -45,7 +48,7 @@ def main(arguments=None):
         parser.error(f"the network was trained on other data than this {data.name} ({data.copy})")
     record = {"name": asked.name, "weights": weights, **look(asked.name, data, asked.images)}
     asked.folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(path, json.dumps(record, indent=1) + "\n")
+    files.write_text(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
     print(path)
     return 0
 
@@ -152,8 +155,7 @@ def answers_with(network, change, places, images, labels):
 def mistakes(network, prepared, labels, class_names):
     """The wrong answers of which the network was surest."""
     logits = network.predict(prepared, batch_size=TOGETHER, verbose=0).astype("float64")
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    probabilities = softmax(logits, axis=1)
     answers, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(answers != labels)
     return {

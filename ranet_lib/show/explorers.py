@@ -74,7 +74,7 @@ def _values(name, given):
     if not names and not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
         raise ValueError(f"control {name} must have numbers or names, and not both; received {given!r}")
     if len(set(map(_text, values))) < max(2, len(values)):
-        allowed = "at least two different values, such as range(9), np.linspace(0, 1, 11) or a list of names"
+        allowed = "at least two different values (to three digits), such as range(9), np.linspace(0, 1, 11) or names"
         raise ValueError(f"control {name} must have {allowed}; received {given!r}")
     return values
 

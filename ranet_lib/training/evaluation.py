@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from scipy.special import log_softmax
 
 from ranet_lib import checks
 from ranet_lib.training.checkpoint import best_epoch
@@ -31,8 +32,7 @@ def _logits(model, dataset, split, batch_size=250):
 
 
 def _judge(logits, labels):
-    logits = logits - logits.max(axis=1, keepdims=True)
-    loss = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    loss = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
     return {"loss": float(loss.mean()), "error": per_cent(np.mean(logits.argmax(axis=1) == labels))}
 
 
