@@ -230,6 +230,20 @@ def test_what_is_no_picture_gets_a_sentence_and_the_page_goes_on(page, tmp_path)
     assert after(page, give, page, tmp_path / "good.png") and trouble(page) == ""
 
 
+def test_a_look_that_fails_says_why_and_the_next_one_clears_it(page):
+    page.execute_script("window.kept = tf.softmax; tf.softmax = () => { throw new Error('no memory left'); }")
+    naive = part(page, "naive")
+    try:
+        press(page, naive)
+        WebDriverWait(page, 600).until(lambda _: "no memory left" in trouble(page))
+        assert said(page) == ""
+    finally:
+        page.execute_script("tf.softmax = window.kept")
+    press(page, naive)
+    WebDriverWait(page, 600).until(lambda _: "answers" in said(page))
+    assert trouble(page) == ""
+
+
 def test_large_and_moving_pictures_are_read(page, tmp_path):
     generator = np.random.default_rng(1)
     Image.fromarray(generator.integers(0, 256, (3000, 4000, 3), np.uint8)).save(tmp_path / "large.jpg")

@@ -76,7 +76,7 @@
     }
     take(picture, picture.naturalWidth || picture.width, picture.naturalHeight || picture.height);
     picture.close?.();
-    await look();
+    await look().catch(failed);
   }
 
   async function choose(button) {
@@ -261,7 +261,15 @@
 
   find("elsewhere").hidden = true;
   find("start").hidden = false;
-  const again = () => live && photo && look();
+  const failed = (error) => {
+    say("");
+    complain(`This browser could not look at the picture (${error.message}).`);
+  };
+  const again = async () => {
+    if (!live || !photo) return;
+    complain("");
+    await look().catch(failed);
+  };
   find("load").addEventListener("click", load);
   for (const name of ["file", "camera"]) {
     find(name).addEventListener("change", async (event) => {
@@ -269,7 +277,8 @@
       event.target.value = ""; // so that the same picture can be chosen again
     });
   }
-  root.querySelectorAll("[data-picture]").forEach((button) => button.addEventListener("click", () => choose(button)));
+  root.querySelectorAll("[data-picture]").forEach((button) =>
+    button.addEventListener("click", () => choose(button).catch(failed)));
   // Anywhere on the page: a picture dropped beside the section would take the page's place.
   const isPicture = (event) => event.dataTransfer?.types.includes("Files");
   document.addEventListener("dragover", (event) => isPicture(event) && event.preventDefault());
