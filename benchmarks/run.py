@@ -58,7 +58,7 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
-            raise RuntimeError(f"{self.asked} ended with exit status {self.process.returncode}")
+            raise RuntimeError(f"ended with exit status {self.process.returncode}")
         return json.loads(line)[name]
 
     def take(self, steps):
@@ -71,16 +71,19 @@ class Worker:
         """Find how many steps take about `seconds`."""
         self.take(2)
         self.steps = max(1, round(2 * seconds / self.take(2)))
+        return self
 
     def measure(self):
         work = LIMITS.get(self.asked["system"], self.asked["batch_size"])
         self.speeds.append(work * self.steps / self.take(self.steps))
+        return self
 
     def close(self):
         self.process.stdin.close()
         self.memory = self._hear("peak_memory")
         self.process.wait()
         self.compiled.cleanup()
+        return self
 
     def result(self):
         return {
@@ -96,21 +99,20 @@ def compare(points, repeats, seconds, quiet):
     """Measure what each point, a dict, asks a worker for; a list of results. What cannot run is named and left out."""
 
     def of_each(work, given):
+        """What `work` returns of each that it can be done with."""
+        done = []
         for one in given:
             try:
-                yield work(one)
+                done.append(work(one))
             except (OSError, RuntimeError) as error:
-                print(f"left out: {error}", file=sys.stderr)
+                print(f"left out: {getattr(one, 'asked', one)}: {error}", file=sys.stderr)
+        return done
 
-    def step(work):
-        """Those of the workers that can do it."""
-        return list(of_each(lambda worker: (work(worker), worker)[1], workers))
-
-    workers = list(of_each(lambda point: Worker(point, quiet), points))
-    workers = step(lambda worker: worker.warm_up(seconds))
+    workers = of_each(lambda point: Worker(point, quiet), points)
+    workers = of_each(lambda worker: worker.warm_up(seconds), workers)
     for _ in range(repeats):
-        workers = step(lambda worker: worker.measure())
-    return [worker.result() for worker in step(lambda worker: worker.close())]
+        workers = of_each(Worker.measure, workers)
+    return [worker.result() for worker in of_each(Worker.close, workers)]
 
 
 def add_shares(results):

@@ -6,6 +6,7 @@ It prints a line of JSON when it is ready, then one for each number of steps tha
 last one with its peak memory when there is nothing more to read.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -253,9 +254,9 @@ def peak_memory():
         return held["peak_bytes_in_use"]
     if "tensorflow" in sys.modules and sys.modules["tensorflow"].config.list_physical_devices("GPU"):
         return sys.modules["tensorflow"].config.experimental.get_memory_info("GPU:0")["peak"]
-    status = Path("/proc/self/status")
-    if status.exists():  # what `getrusage` says there is also of the process that started this one
-        return 1024 * int(re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)[1])
+    with contextlib.suppress(OSError):  # on Linux, what the kernel says of resources is also of the parent process
+        if found := re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.M):
+            return 1024 * int(found[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 

@@ -38,11 +38,11 @@ def repository(root=ROOT):
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     url = (config.get("repository") or {}).get("url") or ""
     given = "https://github.com/" + os.environ.get("GITHUB_REPOSITORY", "")
-    for place in (lambda: url, lambda: given, lambda: _remote(root)):
-        if found := re.fullmatch(r"(?:https://|git@|ssh://git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?", place()):
+    for place in [url] if url else [given, _remote(root)]:
+        if found := re.fullmatch(r"(?:https://|git@|ssh://git@)github\.com[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?", place):
             return f"https://github.com/{found[1]}"
-        if url:
-            raise ValueError(f"repository.url of _config.yml must be https://github.com/OWNER/NAME; received {url!r}")
+    if url:
+        raise ValueError(f"repository.url of _config.yml must be https://github.com/OWNER/NAME; received {url!r}")
     return None
 
 

@@ -128,11 +128,16 @@ def run(path, timeout):
     notebook, failure, began = read(path), None, time.monotonic()
     where = {"metadata": {"path": str(path.parent)}}
     with tempfile.TemporaryFile() as stderr:  # of the kernels that run at the same time, each has its own
-        try:
+
+        def attempt():
+            stderr.seek(0)
+            stderr.truncate()  # what a kernel said that ended as it began
             # The cache compares metadata of cells too, so no time may be put there.
             patient = {"timeout": timeout, "startup_timeout": 600}
-            client = NotebookClient(notebook, record_timing=False, resources=where, **patient)
-            started(lambda: client.execute(stderr=stderr))
+            NotebookClient(notebook, record_timing=False, resources=where, **patient).execute(stderr=stderr)
+
+        try:
+            started(attempt)
         except Exception:  # a cell's, or a kernel that has died
             failure = traceback.format_exc()
         seconds = time.monotonic() - began

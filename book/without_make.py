@@ -6,6 +6,7 @@ First, in an environment of your own:
 """
 
 import argparse
+import compileall
 import os
 import shutil
 import subprocess
@@ -66,7 +67,8 @@ def book(asked, more):
     # The cache compares only the code of the notebooks, not the library and the records that they read.
     kept, stamp = ROOT / "_build" / ".jupyter_cache", ROOT / "_build" / "cache.stamp"  # as make has them
     folders = (ROOT / "ranet_lib", *(ROOT / "book" / name for name in ("results", "experiments", "one_page", "live")))
-    # Folders count: they change when a file is removed.
+    for folder in folders:  # now: folders count, which change when a file is removed or compiled
+        compileall.compile_dir(folder, quiet=2)
     files = [path for folder in folders for path in (folder, *folder.rglob("*")) if "__pycache__" not in path.parts]
     changed = max(path.stat().st_mtime for path in files if path.exists())
     if not stamp.exists() or changed > stamp.stat().st_mtime:

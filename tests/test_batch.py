@@ -277,7 +277,8 @@ def test_a_record_of_other_images_does_not_count(batch, tmp_path, capsys):
     record["model"] |= {"name": run["model"], "options": run["model_options"]}
     record |= {"recipe": dataclasses.asdict(run["recipe"]), "history": record["history"][:1]}
     record["test"]["last_epoch"]["epoch"] = record["test"]["chosen_on_validation"]["epoch"] = 1
-    record["dataset"]["fingerprint"] = datasets.load_dataset(run["dataset"]).fingerprint
+    fingerprint = datasets.load_dataset(run["dataset"]).fingerprint
+    record["dataset"] |= {"name": run["dataset"], "fingerprint": fingerprint}
     runs.write_record(tmp_path / "run" / "record.json", record)
     batch.put_aside(tmp_path / "run", run)
     assert (tmp_path / "run" / "record.json").exists() and capsys.readouterr().out == ""

@@ -1,5 +1,6 @@
 """Batches on clusters: on Slurm's own daemons, and on a stand-in for Kubernetes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -97,6 +98,16 @@ def test_a_second_process_waits_for_the_first_and_leaves_its_record_alone(module
     assert (folder / "record.json").read_text() == "the first one's"
 
 
+def put_an_end_to(*processes):
+    """Kill what of it there is: processes, or their numbers; one that stands still as well."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            if isinstance(process, int):
+                os.kill(process, signal.SIGKILL)
+            elif process is not None:
+                process.kill()
+
+
 # --- Slurm -------------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +122,7 @@ class Story:
         self.folder, self.grid = folder / "runs", folder / "grid.yaml"
         self.grid.write_text(GRID)
         self.cluster = Cluster(folder / "slurm", gpus=1)
+        batch = kernel = None
         try:
             batch = self.start()
             self.cancelled = wait_for(self.run_at_work)
@@ -128,6 +140,7 @@ class Story:
             batch = self.start()
             wait_for(lambda: plan.read_text() != old or batch.poll() is not None)  # written after it has looked
             os.kill(kernel, signal.SIGCONT)
+            kernel = None
             self.status, self.output = self.end(batch)
             self.records, self.jobs = finished(self.folder), self.cluster.jobs()
             self.last_status, self.last_output = self.end(self.start())
@@ -140,7 +153,7 @@ class Story:
             self.interrupted_status, self.interrupted_output = self.end(batch)
             self.interrupted_job = wait_for(lambda: self.jobs_of(self.interrupted, "CANCELLED"))[0]
         finally:
-            batch.kill()
+            put_an_end_to(batch, kernel)
             self.cluster.stop()
 
     def start(self, group="small", *resources):
@@ -253,6 +266,7 @@ def test_kubernetes_does_a_run_and_makes_a_deleted_job_again(tmp_path):
     def attempts(count):
         return [log for log in runs.glob("*/log.txt") if log.read_text().count("starts with") == count]
 
+    batch = again = kernel = None
     try:
         batch = start()
         wait_for(lambda: attempts(1))
@@ -267,10 +281,11 @@ def test_kubernetes_does_a_run_and_makes_a_deleted_job_again(tmp_path):
         batch.communicate(timeout=600)
         wait_for(lambda: not kubernetes.processes)  # the batch has deleted its job
         os.kill(kernel, signal.SIGKILL)
+        kernel = None
         again = start()
         output = again.communicate(timeout=1800)[0]
     finally:
-        batch.kill()
+        put_an_end_to(batch, again, kernel)
         kubernetes.stop()
     assert again.returncode == 0 and "1 of 1 runs finished" in output, output
     assert list(finished(runs)) == [attempts(3)[0].parent.name]

@@ -42,12 +42,12 @@ def test_what_has_been_tested_is_told_in_a_sentence():
     waits = {"claim": "Another", "found": None, "failed": 0}
     assert contrasts.told([waits] * 3) == "Of the 3 claims named before their runs, none has runs on both sides yet."
     assert contrasts.told([waits]) == "The claim does not have runs on both sides yet."
-    alone, lead = "these networks only", "lead +1.25 points [+0.50, +2.00]"
-    assert contrasts.told([row_with(alone)]) == f"The claim has been tested. *A claim*: {alone}, {lead}."
-    nothing = f"*A claim*: no lead found, {lead} (one of 0.40 would have been)"
+    alone, lead = "these networks only", "lead +1.25 points (95% interval +0.50 to +2.00"
+    assert contrasts.told([row_with(alone)]) == f"The claim has been tested. *A claim*: {alone}, {lead})."
+    nothing = f"*A claim*: no lead found, {lead}), where 0.40 are found four times in five"
     assert contrasts.told([waits, row_with("no lead found")]) == f"Of 2 claims, 1 has been tested. {nothing}."
     over_seeds = row_with("borne out", found=found([0, 1]))
-    said = f"Of 2 claims, 2 have been tested. *A claim*: borne out, {lead}, over seeds -1.50 to +4.00; {nothing}."
+    said = f"Both claims have been tested. *A claim*: borne out, {lead}, over seeds -1.50 to +4.00); {nothing}."
     assert contrasts.told([over_seeds, row_with("no lead found")]) == said
     lost = waits | {"failed": 1}
     assert contrasts.told([lost]) == "The claim does not have runs on both sides yet. A run of it failed."
@@ -55,25 +55,26 @@ def test_what_has_been_tested_is_told_in_a_sentence():
     assert contrasts.told([row_with("borne out"), lost]).endswith(FAILED.format("1 more"))
     may_change = " Until all runs with the seeds 0, 1, 2 are there, verdicts may change."
     for rows in ([row_with(alone, final=False)], [row_with(alone, final=False), waits]):
-        assert contrasts.told(rows).endswith(f"{lead}.{may_change}")
+        assert contrasts.told(rows).endswith(f"{lead}).{may_change}")
 
 
 def test_many_tested_claims_are_counted_and_signs_and_blind_spots_told():
     alone, nothing = "these networks only", "no lead found"
     rows = [row_with(alone), row_with(alone, -0.5), row_with(nothing), row_with(nothing, detectable=0.7)]
     rows.append(row_with("borne out"))
-    told = f"Borne out: 1; {alone}: 2, 1 of them as claimed; {nothing}: 2, where one of 0.70 points would have been."
-    assert contrasts.told(rows) == f"Of 5 claims, 5 have been tested. {told}"
+    told = f"Borne out: 1; {alone}: 2 (1 as claimed, 1 the other way); {nothing}: 2"
+    seen = "leads of 0.70 points are found four times in five"
+    assert contrasts.told(rows) == f"All 5 claims have been tested. {told} ({seen})."
     rows = [row_with("reversed"), *[row_with(alone, -0.5)] * 2, row_with("a run failed")]
-    told = f"Reversed: 1; {alone}: 2, none of them as claimed; a run failed: 1."
-    assert contrasts.told(rows) == f"Of 4 claims, 4 have been tested. {told}"
+    told = f"Reversed: 1; {alone}: 2 (0 as claimed, 2 the other way); a run failed: 1."
+    assert contrasts.told(rows) == f"All 4 claims have been tested. {told}"
 
 
 def test_one_seed_settles_nothing_and_what_is_settled_is_named():
     one = "A lead of one seed a side ranks two trained networks, not their kinds."
     sure, unsure = (found([0, 1], settled) for settled in (True, False))
     assert contrasts.settled({"a": found([0]), "b": found([0])}) == one
-    both = "both p values below 0.05 after Holm's correction for this table alone"
+    both = "both p values, over images and over seeds, below 0.05 after Holm's correction for this table alone"
 
     def told(count, which, *found):
         return contrasts.settled(dict(zip("abc", found))) == f"Of {count} leads over several seeds, {which}."
@@ -83,7 +84,8 @@ def test_one_seed_settles_nothing_and_what_is_settled_is_named():
     assert told(2, f"1 has {both}: b, -0.75 points", unsure, sure | {"lead": -0.75})
     assert told(2, f"1 has {both}: a, +1.25 points", sure, sure | {"p": 0.06})
     said = contrasts.settled({"a": found([0]), "b": unsure})
-    assert said == f"{one} Of 1 lead over several seeds, none has {both}."
+    assert said == f"{one} The one lead over several seeds does not have {both}."
+    assert contrasts.settled({"a": sure}) == f"The one lead over several seeds has {both}: a, +1.25 points."
 
 
 def test_the_family_is_that_of_the_file():

@@ -194,7 +194,7 @@ def test_ten_thousand_images_fit_in_four_gigabytes():
         "assert {len(mask) for mask in seen} == {10_000}\n"
         "assert np.isfinite(masks.mean_response(model, images[:1000])).all()\n"
     )
-    # On Linux, `getrusage` would also count what the process of these tests has held.
+    # On Linux, the other number also counts what the process of these tests has held.
     linux = "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     peak = linux if sys.platform == "linux" else "__import__('resource').getrusage(0).ru_maxrss / 1024"
     code += f"print({peak} / 2**20)\n"

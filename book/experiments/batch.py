@@ -71,7 +71,10 @@ def main(arguments=None):
     elsewhere = any(word.partition("=")[0] in ("--profile", "--executor", "-e") for word in for_snakemake)
     elsewhere = elsewhere or bool(os.environ.get("SNAKEMAKE_PROFILE"))
     if not elsewhere:
-        leave_gpus_out_of_reach()
+        try:
+            leave_gpus_out_of_reach()
+        except RuntimeError as error:
+            sys.exit(str(error))
         warn_of_bfloat16(checked.values())
     jobs = asked.jobs if elsewhere else at_a_time(checked.values(), asked.jobs)
     options = [*limits(jobs, elsewhere), *for_snakemake]
@@ -226,11 +229,13 @@ def differences(record, run):
     recipe = dataclasses.asdict(run["recipe"])
     here = runs.settings(run["model"], run["model_options"], run["dataset"], run["label_noise"], recipe)
     there = runs.settings_of(record)
-    here, there = (
-        {"model": each["model"], **each["options"], "dataset": each["dataset"], **each["recipe"], "seed": seed,
-         "label_noise": each["label_noise"]}
-        for each, seed in ((here, run["seed"]), (there, record["seed"]))
-    )  # fmt: skip
+
+
+    def flat(asked, seed):
+        return {key: asked[key] for key in ("model", "dataset", "label_noise")} | {
+            "seed": seed, **asked["options"], **asked["recipe"]}  # fmt: skip
+
+    here, there = flat(here, run["seed"]), flat(there, record["seed"])
     different = [name for name in here | there if there.get(name) != here.get(name)]
     return ", ".join(f"{name} {there.get(name)!r}, not {here.get(name)!r}" for name in different)
 

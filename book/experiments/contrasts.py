@@ -87,10 +87,11 @@ def p_text(p):
 def outcome(row):
     """What came of a tested row in words: its claim, the verdict, and the lead with its intervals."""
     found, of = row["found"], row["verdict"]
-    told = f"*{row['claim']}*: {of}, lead {found['lead']:+.2f} points [{found['low']:+.2f}, {found['high']:+.2f}]"
+    interval = f"95% interval {found['low']:+.2f} to {found['high']:+.2f}"
     if found["seeds_low"] is not None:
-        told += f", over seeds {found['seeds_low']:+.2f} to {found['seeds_high']:+.2f}"
-    return told + f" (one of {row['detectable']:.2f} would have been)" * (of == "no lead found")
+        interval += f", over seeds {found['seeds_low']:+.2f} to {found['seeds_high']:+.2f}"
+    told = f"*{row['claim']}*: {of}, lead {found['lead']:+.2f} points ({interval})"
+    return told + f", where {row['detectable']:.2f} are found four times in five" * (of == "no lead found")
 
 
 def counted(rows):
@@ -100,9 +101,11 @@ def counted(rows):
         if of_kind := [row for row in rows if row["verdict"] == kind]:
             told.append(f"{kind}: {len(of_kind)}")
             if kind == "these networks only":
-                told[-1] += f", {sum(row['found']['lead'] > 0 for row in of_kind) or 'none'} of them as claimed"
+                ahead = sum(row["found"]["lead"] > 0 for row in of_kind)
+                told[-1] += f" ({ahead} as claimed, {len(of_kind) - ahead} the other way)"
             if kind == "no lead found":
-                told[-1] += f", where one of {max(row['detectable'] for row in of_kind):.2f} points would have been"
+                found = max(row["detectable"] for row in of_kind)
+                told[-1] += f" (leads of {found:.2f} points are found four times in five)"
     return "; ".join(told)
 
 
@@ -121,8 +124,10 @@ def told(rows):
     came = counted(tested) if len(tested) > 3 else "; ".join(map(outcome, tested))
     if len(rows) == 1:
         return f"The claim has been tested. {came}.{so_far}"
-    have = "has" if len(tested) == 1 else "have"
-    return f"Of {len(rows)} claims, {len(tested)} {have} been tested. {came[0].upper()}{came[1:]}.{failed}{so_far}"
+    have = f"Of {len(rows)} claims, {len(tested)} {'has' if len(tested) == 1 else 'have'}"
+    if len(tested) == len(rows):
+        have = "Both claims have" if len(rows) == 2 else f"All {len(rows)} claims have"
+    return f"{have} been tested. {came[0].upper()}{came[1:]}.{failed}{so_far}"
 
 
 def settled(leads):
@@ -134,11 +139,12 @@ def settled(leads):
     if several:
         adjusted = runs.holm([max(found["p"], found["seeds_p"]) for found in several.values()])
         sure = [f"{name}, {several[name]['lead']:+.2f} points" for name, p in zip(several, adjusted) if p < 0.05]
-        told.append(
-            f"Of {len(several)} {'lead' if len(several) == 1 else 'leads'} over several seeds, {len(sure) or 'none'} "
-            f"{'have' if len(sure) > 1 else 'has'} both p values below 0.05 after Holm's correction for this table "
-            f"alone{': ' * bool(sure)}{'; '.join(sure)}."
-        )
+        have = "have" if len(sure) > 1 else "has"
+        count = f"Of {len(several)} leads over several seeds, {len(sure) or 'none'} {have}"
+        if len(several) == 1:
+            count = "The one lead over several seeds " + ("has" if sure else "does not have")
+        both = "both p values, over images and over seeds, below 0.05 after Holm's correction for this table alone"
+        told.append(f"{count} {both}{': ' * bool(sure)}{'; '.join(sure)}.")
     return " ".join(told)
 
 

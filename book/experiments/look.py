@@ -34,7 +34,7 @@ def main(arguments=None):
     parser.add_argument("--folder", type=Path, default=LOOKS, help="default: book/results/looks")
     asked = parser.parse_args(arguments)
     if asked.images < TOGETHER:
-        parser.error(f"--images must be at least {TOGETHER}, which exchange their masks; received {asked.images}")
+        parser.error(f"--images must be at least {TOGETHER}, as many as exchange masks; received {asked.images}")
     weights = pooch.file_hash(runs.PRETRAINED / f"{asked.name}.npz")
     path = asked.folder / f"{asked.name}.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["weights"] == weights:

@@ -83,11 +83,11 @@ def list_gpus():
 
 
 def device():
-    """What the backend of Keras computes on. Another process looks, so that this one holds no GPU; else, stop."""
+    """What the backend of Keras computes on. Another process looks, so that this one holds no GPU."""
     code = "from ranet_lib import runs; print(runs.environment()['device'])"
     looked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if looked.returncode:
-        sys.exit(f"Keras cannot say what it computes on:\n{looked.stderr.strip()[-500:]}")
+        raise RuntimeError(f"Keras cannot say what it computes on:\n{looked.stderr.strip()[-500:]}")
     return looked.stdout.splitlines()[-1]
 
 

@@ -12,7 +12,7 @@ import time
 
 import processes
 
-from ranet_lib import counting, training
+from ranet_lib import counting, datasets, training
 
 USUAL_IMAGES = 45_000  # of an epoch, where the recipe takes all: CIFAR's
 MEMORY_OF_ANY_RUN = 3 * 2**29  # bytes: Keras, TensorFlow and the data, with room to spare
@@ -39,12 +39,19 @@ def memory(run):
 
 def described(run):
     """What `counting.describe` says of a run's network."""
-    return _described(run["model"], json.dumps(run["model_options"]))
+    own_images = run["dataset"].startswith("folder:")
+    shape = image_shape(run["dataset"], run["data_dir"], run["seed"]) if own_images else None
+    return _described(run["model"], shape, json.dumps(run["model_options"]))
 
 
 @functools.cache
-def _described(model, options):
-    return counting.describe(model, **json.loads(options))
+def _described(model, shape, options):
+    return counting.describe(model, input_shape=shape, **json.loads(options))
+
+
+@functools.cache
+def image_shape(dataset, data_dir, seed):
+    return datasets.load_dataset(dataset, data_dir, seed).image_shape
 
 
 def follow(process, folder, runs, jobs, elsewhere=False):

@@ -160,6 +160,7 @@
 
   async function lookOnce() {
     const { tf, weights, predict } = live;
+    live.masks = null;
     const { small, data } = pixels();
     const values = new Float32Array(SIDE * SIDE * 3);
     for (let place = 0; place < SIDE * SIDE; place++) {
@@ -292,8 +293,9 @@
     if (item) read(item.getAsFile());
   });
   find("keep").addEventListener("click", async () => {
-    await looking;
+    await looking?.catch(() => {});
     const { tf } = live;
+    if (!live.masks) return;
     if (others) tf.dispose(others);
     others = live.masks.map((mask) => tf.tensor(mask));
     root.querySelectorAll('option[value="other"]').forEach((option) => (option.disabled = false));

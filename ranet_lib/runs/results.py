@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
+import math
 import statistics
 from pathlib import Path
-
-from scipy.stats import binomtest
 
 from ranet_lib import models
 from ranet_lib.runs.parameters import check_parameters
@@ -40,9 +39,10 @@ def _every_option(model, options):
 
 
 def settings(model, options, dataset, label_noise, recipe):
-    """What a run is asked to do, apart from its seed: a dict of these five, with every option of the network.
+    """What a run is asked to do, apart from its seed: a dict of these five.
 
-    `options` are those of `create_model`, `recipe` is a dict with the fields of a `training.Recipe`.
+    `model`, `dataset` and `label_noise` are as in train.ipynb, `options` are any of the model's, of which the dict has
+    all, and `recipe` is a dict with the fields of a `training.Recipe`.
     """
     options = _every_option(model, options)
     return {"model": model, "options": options, "dataset": dataset, "label_noise": label_noise, "recipe": recipe}
@@ -154,8 +154,10 @@ def error_interval(error, images, confidence=0.95):
         >>> print(f"{low:.2f} to {high:.2f}%")
         4.59 to 5.44%
     """
-    found = binomtest(round(error * images / 100), images).proportion_ci(confidence, "wilson")
-    return 100 * float(found.low), 100 * float(found.high)
+    share, z = error / 100, statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = share + z**2 / (2 * images)
+    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    return tuple(100 * (centre + side) / (1 + z**2 / images) for side in (-half, half))
 
 
 def error_text(row):
