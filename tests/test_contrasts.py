@@ -42,12 +42,20 @@ def test_what_has_been_tested_is_told_in_a_sentence():
     waits = {"claim": "Another", "found": None, "failed": 0}
     assert contrasts.told([waits] * 3) == "Of the 3 claims named before their runs, none has runs on both sides yet."
     assert contrasts.told([waits]) == "The claim does not have runs on both sides yet."
-    alone, lead = "these networks only", "lead +1.25 points (95% interval +0.50 to +2.00"
-    assert contrasts.told([row_with(alone)]) == f"The claim has been tested. *A claim*: {alone}, {lead})."
-    nothing = f"*A claim*: no lead found, {lead}), where 0.40 are found four times in five"
+    alone = "these networks only"
+    by = "by 1.25 points (95% interval 0.50 to 2.00"
+    assert contrasts.told([row_with(alone)]) == f"The claim has been tested. *A claim*: as claimed in {alone}, {by})."
+    turned = found([0]) | {"lead": -1.25, "low": -2.0, "high": -0.5}
+    told = contrasts.told([row_with(alone, found=turned)])
+    assert told == f"The claim has been tested. *A claim*: the opposite in {alone}, {by})."
+    turned = found([0, 1]) | {"lead": -1.25, "low": -2.0, "high": -0.5, "seeds_low": -3.0, "seeds_high": -0.25}
+    told = contrasts.told([row_with("reversed", found=turned)])
+    assert told == f"The claim has been tested. *A claim*: reversed, {by}, over seeds 0.25 to 3.00)."
+    lead = "lead +1.25 points (95% interval +0.50 to +2.00)"
+    nothing = f"*A claim*: no lead found, {lead}, where 0.40 are found four times in five"
     assert contrasts.told([waits, row_with("no lead found")]) == f"Of 2 claims, 1 has been tested. {nothing}."
-    over_seeds = row_with("borne out", found=found([0, 1]))
-    said = f"Both claims have been tested. *A claim*: borne out, {lead}, over seeds -1.50 to +4.00); {nothing}."
+    over_seeds = row_with("borne out", found=found([0, 1], True))
+    said = f"Both claims have been tested. *A claim*: borne out, {by}, over seeds 0.50 to 4.00); {nothing}."
     assert contrasts.told([over_seeds, row_with("no lead found")]) == said
     lost = waits | {"failed": 1}
     assert contrasts.told([lost]) == "The claim does not have runs on both sides yet. A run of it failed."
@@ -55,7 +63,7 @@ def test_what_has_been_tested_is_told_in_a_sentence():
     assert contrasts.told([row_with("borne out"), lost]).endswith(FAILED.format("1 more"))
     may_change = " Until all runs with the seeds 0, 1, 2 are there, verdicts may change."
     for rows in ([row_with(alone, final=False)], [row_with(alone, final=False), waits]):
-        assert contrasts.told(rows).endswith(f"{lead}).{may_change}")
+        assert contrasts.told(rows).endswith(f"{by}).{may_change}")
 
 
 def test_many_tested_claims_are_counted_and_signs_and_blind_spots_told():
@@ -79,7 +87,9 @@ def test_one_seed_settles_nothing_and_what_is_settled_is_named():
     def told(count, which, *found):
         return contrasts.settled(dict(zip("abc", found))) == f"Of {count} leads over several seeds, {which}."
 
-    assert told(2, f"2 have {both}: a, +1.25 points; b, +1.25 points", sure, sure)
+    assert contrasts.settled({"a": sure, "b": sure}) == f"All 2 leads over several seeds have {both}."
+    both_of_three = f"2 have {both}: a, +1.25 points; c, +1.25 points"
+    assert told(3, both_of_three, sure | {"seeds_p": 0.001}, unsure, sure | {"seeds_p": 0.001})
     assert told(3, f"none has {both}", sure, unsure, sure)  # 3 x 0.02
     assert told(2, f"1 has {both}: b, -0.75 points", unsure, sure | {"lead": -0.75})
     assert told(2, f"1 has {both}: a, +1.25 points", sure, sure | {"p": 0.06})

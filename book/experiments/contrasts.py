@@ -87,11 +87,21 @@ def p_text(p):
 def outcome(row):
     """What came of a tested row in words: its claim, the verdict, and the lead with its intervals."""
     found, of = row["found"], row["verdict"]
-    interval = f"95% interval {found['low']:+.2f} to {found['high']:+.2f}"
+    settled = of in ("borne out", "reversed", "these networks only")
+    by, sign = ("by ", "") if settled else ("lead ", "+")
+    turned = settled and found["lead"] < 0  # then it is the lead of the other side that is told
+    if of == "these networks only":
+        of = f"{'the opposite' if turned else 'as claimed'} in these networks only"
+
+    def between(low, high):
+        low, high = (-high, -low) if turned else (low, high)
+        return f"{low:{sign}.2f} to {high:{sign}.2f}"
+
+    interval = f"95% interval {between(found['low'], found['high'])}"
     if found["seeds_low"] is not None:
-        interval += f", over seeds {found['seeds_low']:+.2f} to {found['seeds_high']:+.2f}"
-    told = f"*{row['claim']}*: {of}, lead {found['lead']:+.2f} points ({interval})"
-    return told + f", where {row['detectable']:.2f} are found four times in five" * (of == "no lead found")
+        interval += f", over seeds {between(found['seeds_low'], found['seeds_high'])}"
+    told = f"*{row['claim']}*: {of}, {by}{-found['lead'] if turned else found['lead']:{sign}.2f} points ({interval})"
+    return told + f", where {row['detectable']:.2f} are found four times in five" * (row["verdict"] == "no lead found")
 
 
 def counted(rows):
@@ -143,6 +153,8 @@ def settled(leads):
         count = f"Of {len(several)} leads over several seeds, {len(sure) or 'none'} {have}"
         if len(several) == 1:
             count = "The one lead over several seeds " + ("has" if sure else "does not have")
+        elif len(sure) == len(several):
+            count, sure = f"All {len(several)} leads over several seeds have", []
         both = "both p values, over images and over seeds, below 0.05 after Holm's correction for this table alone"
         told.append(f"{count} {both}{': ' * bool(sure)}{'; '.join(sure)}.")
     return " ".join(told)
