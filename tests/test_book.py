@@ -5,6 +5,7 @@ import io
 import json
 import re
 import statistics
+import tokenize
 
 import nbformat
 import pytest
@@ -124,6 +125,26 @@ def draws(source):
               for node in ast.walk(statement) if isinstance(node, ast.Call)}  # fmt: skip
     names = "figure", "curves", "image_grid", "masks_over_images", "draw", "explore"
     return bool(called & {f"show.{name}" for name in names})
+
+
+def shown_again(source):
+    """Whether a cell ends with a call that shows something and also returns it: then a page has it as text, too."""
+    *_, last = [None, *ast.parse(source).body]
+    shows = isinstance(last, ast.Expr) and re.match(r"show\.(?!say\b|explore\b)", ast.unparse(last))
+    words = [part.string for part in tokenize.generate_tokens(io.StringIO(source).readline)
+             if part.type in (tokenize.OP, tokenize.NAME)]  # fmt: skip
+    return bool(shows) and words[-1] != ";"
+
+
+def test_a_table_without_a_semicolon_would_be_seen():
+    assert shown_again("show.table(lines)") and shown_again("x = 1\nshow.figure(figure, 'a')  # wide;")
+    assert not any(map(shown_again, ("show.table(lines);", "show.figure(f, a);  # fmt: skip", "show.say(text)", "")))
+
+
+@each(NOTEBOOKS)
+def test_what_a_cell_shows_is_not_printed_as_well(path):
+    sources = [cell.source for cell in cells(path, "code") if not cell.source.startswith(("%", "!"))]
+    assert [source for source in sources if shown_again(source)] == []
 
 
 @each(CHAPTERS)
