@@ -24,8 +24,10 @@ def test_a_lead_comes_with_both_of_its_intervals():
     assert list(contrasts.lead(None)) == list(contrasts.lead(found([0])))
     row = {"claim": "A claim", "found": found([0]), "holm": 0.0, "holm_seeds": 1.0, "detectable": 0.4}
     row |= {"verdict": "these networks only", "final": False}
-    assert list(contrasts.line(row).values())[-4:] == ["<0.001", "0.40", "1.000", "so far: these networks only"]
-    assert list(contrasts.line(row | {"final": True}).values())[-1] == "these networks only"
+    told, sure = list(contrasts.line(row).values())[1:]
+    assert told == "so far: these networks only: +1.25 [+0.50, +2.00]"
+    assert sure == "p <0.001; would find 0.40; over seeds: one seed, p over seeds 1.000"
+    assert contrasts.line(row | {"final": True})["found (points)"].startswith("these networks only: +1.25")
 
 
 @pytest.mark.parametrize("p, text", [(0.0, "<0.001"), (0.0004, "<0.001"), (0.0006, "0.001"), (1, "1.000")])

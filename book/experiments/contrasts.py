@@ -67,11 +67,14 @@ def lead(found):
 
 
 def line(row):
-    """A row of the family, tested, as a line of a table."""
-    return {"claim": row["claim"]} | lead(row["found"]) | {
-        "p, adjusted": p_text(row["holm"]), "would find": f"{row['detectable']:.2f}",
-        "p over seeds, adjusted": p_text(row["holm_seeds"]), "verdict": verdict(row),
-    }  # fmt: skip
+    """A row of the family, tested, as a line of a table: the claim, what was found, and how sure that is."""
+    found = row["found"]
+    return {
+        "claim": row["claim"],
+        "found (points)": f"{verdict(row)}: {found['lead']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]",
+        "how sure": f"p {p_text(row['holm'])}; would find {row['detectable']:.2f}; over seeds: "
+        f"{lead(found)['95%, over seeds']}, p over seeds {p_text(row['holm_seeds'])}",
+    }
 
 
 def verdict(row):
