@@ -230,7 +230,6 @@ def differences(record, run):
     here = runs.settings(run["model"], run["model_options"], run["dataset"], run["label_noise"], recipe)
     there = runs.settings_of(record)
 
-
     def flat(asked, seed):
         return {key: asked[key] for key in ("model", "dataset", "label_noise")} | {
             "seed": seed, **asked["options"], **asked["recipe"]}  # fmt: skip
