@@ -114,7 +114,7 @@ def forecast(paths, jobs):
                                           max(times[machine] for times in timed)) / 60)
         for machine in MACHINES
     )  # fmt: skip
-    minutes = f"about {slow} minutes on slow cores, {quick} on quick ones" if slow > 1 else "about a minute"
+    minutes = f"about {slow} minutes on slow cores, {quick} on fast ones" if slow > 1 else "about a minute"
     return f"Running {count}, {min(jobs, len(paths))} at a time, the longest first: {minutes}."
 
 

@@ -90,7 +90,7 @@ def told(slow, quick):
     slow, quick = math.ceil(slow / 60), math.ceil(quick / 60)
     if slow == quick:
         return f"up to {slow} minutes on two cores" if slow > 1 else "up to a minute on two cores"
-    return f"up to {slow} minutes on two slow cores, {quick} on quick ones"
+    return f"up to {slow} minutes on two slow cores, {quick} on fast ones"
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_one_seed_settles_nothing_and_what_is_settled_is_named():
     one = "A lead of one seed a side ranks two trained networks, not their kinds."
     sure, unsure = (found([0, 1], settled) for settled in (True, False))
     assert contrasts.settled({"a": found([0]), "b": found([0])}) == one
-    both = "both p values, over images and over seeds, below 0.05 after Holm's correction for this table alone"
+    both = "both p values, over images and over seeds, below 0.05 after Holm's correction for these leads alone"
 
     def told(count, which, *found):
         return contrasts.settled(dict(zip("abc", found))) == f"Of {count} leads over several seeds, {which}."

@@ -81,7 +81,7 @@ def test_shows_progress_and_warnings_but_no_start_up_noise(book, capfd):
     shown, errors = capfd.readouterr()
     first, *progress = shown.splitlines()
     assert first == (
-        "Running 2 notebooks, 1 at a time, the longest first: about 4 minutes on slow cores, 2 on quick ones."
+        "Running 2 notebooks, 1 at a time, the longest first: about 4 minutes on slow cores, 2 on fast ones."
     )
     assert [line[:24] for line in progress] == ["[1/2] book/quiet.ipynb  ", "[2/2] book/warns.ipynb  "]
     assert all(line.endswith(" s") for line in progress)
@@ -122,7 +122,7 @@ def test_measured_times_are_kept_for_the_machine_that_is_named(book, capsys):
     assert capsys.readouterr().err.splitlines()[1:] == ["book/fails.ipynb"]  # nobody has run it
     notebook = times.read(quiet)
     assert notebook.metadata["ranet"]["seconds"] == {"slow": 144, "quick": 90}
-    card = "# Title\n\n**Time:** up to 3 minutes on two slow cores, 2 on quick ones. Nothing is trained here."
+    card = "# Title\n\n**Time:** up to 3 minutes on two slow cores, 2 on fast ones. Nothing is trained here."
     assert notebook.cells[0].source.startswith(card)
     assert times.read(fails).cells[0].source == CARD
 
@@ -154,8 +154,8 @@ def test_hours_of_the_papers_recipe_are_those_of_the_speed_records(page):
         ({"slow": 30}, "less than half a minute on two cores"),
         ({"slow": 31}, "up to a minute on two cores"),
         ({"slow": 61, "quick": 61}, "up to 2 minutes on two cores"),
-        ({"slow": 144}, "up to 3 minutes on two slow cores, 2 on quick ones"),
-        ({"quick": 120}, "up to 4 minutes on two slow cores, 2 on quick ones"),
+        ({"slow": 144}, "up to 3 minutes on two slow cores, 2 on fast ones"),
+        ({"quick": 120}, "up to 4 minutes on two slow cores, 2 on fast ones"),
     ],
 )
 def test_card_rounds_up_and_guesses_the_machine_that_was_not_measured(kept, words):

@@ -158,7 +158,7 @@ def settled(leads):
             count = "The one lead over several seeds " + ("has" if sure else "does not have")
         elif len(sure) == len(several):
             count, sure = f"All {len(several)} leads over several seeds have", []
-        both = "both p values, over images and over seeds, below 0.05 after Holm's correction for this table alone"
+        both = "both p values, over images and over seeds, below 0.05 after Holm's correction for these leads alone"
         told.append(f"{count} {both}{': ' * bool(sure)}{'; '.join(sure)}.")
     return " ".join(told)
 
