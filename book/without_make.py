@@ -79,7 +79,7 @@ def book(asked, more):
 
 
 def train_in(asked, more):
-    folder = asked.folder.resolve()
+    folder = asked.folder.expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -146,6 +146,18 @@ def test_what_is_left_is_told_by_the_cost_of_each_run(progress, tmp_path):
     assert (progress.size(run | {"devices": 2})[2], progress.size(run | {"devices": 2}, elsewhere=True)[2]) == (2, 1)
 
 
+def test_a_full_disk_or_a_silent_file_server_does_not_end_the_batch(progress, tmp_path, monkeypatch):
+    polled, asked = iter([None, None, 0]), []
+    monkeypatch.setattr(progress.time, "sleep", asked.append)
+
+    def refused(*words):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(progress, "summary", refused)
+    progress.follow(SimpleNamespace(poll=lambda: next(polled)), tmp_path, {}, 1)
+    assert len(asked) == 2 and max(asked) <= 60
+
+
 def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_stopped(progress, tmp_path):
     logs = {
         "once": [("00:00:00.000", "starts with {}"), ("00:01:00.000", "ended with a record")],

@@ -277,7 +277,7 @@ def test_kubernetes_does_a_run_and_makes_a_deleted_job_again(tmp_path):
         os.kill(kernel, signal.SIGSTOP)  # so that the run does not end before it is interrupted
         # While Snakemake asks how jobs are, it has no list of those to delete.
         wait_for(lambda: 1 < time.monotonic() - kubernetes.asked < 1.5)
-        os.killpg(batch.pid, signal.SIGINT)
+        os.kill(batch.pid, signal.SIGINT)  # it alone, as a stop button does
         batch.communicate(timeout=600)
         wait_for(lambda: not kubernetes.processes)  # the batch has deleted its job
         os.kill(kernel, signal.SIGKILL)

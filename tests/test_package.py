@@ -25,6 +25,7 @@ PINNED = ["book", "lab", "test", "batch", "export", "cpu", "tensorflow"]  # the 
 COLAB = {
     "filelock": "3.32.3",
     "ipywidgets": "7.7.1",
+    "joblib": "1.5.3",
     "jsonschema": "4.26.0",
     "keras": "3.13.2",
     "matplotlib": "3.10.0",

@@ -312,6 +312,8 @@ def test_a_plan_has_a_row_for_what_has_not_run(record):
     assert naive["mean"] is naive["flops"] is naive["hours"] is naive["devices"] is runs.error_text(naive) is None
     assert (found["planned"], found["seeds"], found["errors"]) == ([7, 8], [7], [71.0])
     assert (copied["copy"], copied["errors"]) == ("official", [80.0])
+    (elsewhere,) = runs.summary(made, {"c": plan | {"dataset": "folder:photos of another machine"}})
+    assert elsewhere["n"] == 0
 
 
 @pytest.mark.parametrize(

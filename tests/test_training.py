@@ -25,11 +25,12 @@ def data():
     return spread.data(160, 64)  # real, and quick
 
 
-def small_network(num_classes=10):
+def small_network(num_classes=10, dropout=0):
     """A few layers in place of a network, so that a test of the training takes a second."""
     keras.utils.set_random_seed(0)
     parts = [keras.layers.Conv2D(8, 3, strides=4), keras.layers.BatchNormalization(), keras.layers.ReLU()]
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(num_classes)]
+    head[1:1] = [keras.layers.Dropout(dropout)] if dropout else []
     return keras.Sequential([keras.Input((32, 32, 3)), *parts, *head], name="small")
 
 
@@ -122,17 +123,17 @@ class _KillAt(keras.callbacks.Callback):
             raise Killed
 
 
-@pytest.mark.parametrize("schedule", ["one_cycle", "plateau"])
-def test_a_run_cut_off_in_an_epoch_ends_as_if_undisturbed(data, tmp_path, schedule):
+@pytest.mark.parametrize("schedule, dropout", [("one_cycle", 0), ("plateau", 0), ("one_cycle", 0.5)])
+def test_a_run_cut_off_in_an_epoch_ends_as_if_undisturbed(data, tmp_path, schedule, dropout):
     recipe = quick(schedule=schedule)
-    whole_model, model = small_network(), small_network()
+    whole_model, model = small_network(dropout=dropout), small_network(dropout=dropout)
     whole = training.fit(whole_model, data, recipe, tmp_path / "whole", seed=5, progress=False)
 
     with pytest.raises(Killed):
         training.fit(model, data, recipe, tmp_path / "cut", seed=5, progress=False, callbacks=[_KillAt(1, 2)])
     assert (tmp_path / "cut" / "history.csv").read_text().count("\n") == 2  # header and the one finished epoch
 
-    again = small_network()
+    again = small_network(dropout=dropout)
     again.set_weights([np.zeros_like(weight) for weight in again.get_weights()])  # all comes from the checkpoint
     resumed = training.fit(again, data, recipe, tmp_path / "cut", seed=5, progress=False)
     assert without_times(resumed) == without_times(whole)
@@ -191,6 +192,19 @@ def test_a_damaged_checkpoint_is_kept_aside_and_the_run_begins_anew(data, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")  # by Keras, before the error
+def test_a_checkpoint_that_cannot_be_read_now_is_left_where_it_is(data, tmp_path, monkeypatch):
+    training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(training.checkpoint, "file_hash", refused)
+    with pytest.raises(PermissionError, match="Permission denied: .*epoch-0001.weights.h5"):
+        training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+
+
 def test_a_checkpoint_of_another_network_of_that_name_is_named(data, tmp_path):
     training.fit(small_network(), data, quick(epochs=1), tmp_path, progress=False)
     folder = tmp_path / "checkpoint"
@@ -260,6 +274,8 @@ def test_the_test_errors_are_those_of_both_epochs_and_leave_the_last_weights_in_
     monkeypatch.setattr(training.fitting, "evaluate", lambda *words: {"loss": 1.0, "error": next(errors)})
     history = training.fit(model, data, quick(), tmp_path, seed=1, progress=False)
     before = [weight.copy() for weight in model.get_weights()]
+    with pytest.raises(ValueError, match="output_dir must be a path; received None"):
+        training.test_errors(model, data, history, None)
     found = training.test_errors(model, data, history, tmp_path)
     for one, two in zip(before, model.get_weights()):
         np.testing.assert_array_equal(one, two)

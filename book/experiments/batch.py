@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,8 @@ def main(arguments=None):
             status = status or process.returncode
     except KeyboardInterrupt:
         print("\nstopping; the same command goes on from here", flush=True)
+        if process and process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
         status = process.wait() if process else 1
     return report(folder, planned, status, said)
 
@@ -176,6 +179,7 @@ def start(folder, runs, options, held, share=None):
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=threads | os.environ,
             preexec_fn=processes.end_with_parent, pass_fds=[held.fileno()],
+            process_group=0,  # so that Ctrl-C reaches it once, from here
         )  # fmt: skip
 
 
@@ -213,15 +217,14 @@ def put_aside(folder, run):
     """Make way for a new run where the folder has a record that is damaged, or that is of another run."""
     try:
         record = read(folder)
+        different = record and (differences(record, run) or other_images(record, run))
+        why = f"{folder.name} was run with {different}" if different else ""
     except ValueError as error:
-        kept = free(folder / "record.json.damaged")
-        (folder / "record.json").rename(kept)
-        print(f"{error}\n  kept as {kept.name}; the run is done again", flush=True)
-        return
-    if record is not None and (different := differences(record, run) or other_images(record, run)):
+        why = str(error)
+    if why:
         kept = free(folder.with_name(f"{folder.name}.before"))
         folder.rename(kept)
-        print(f"{folder.name} was run with {different}\n  kept as {kept.name}; the run is done again", flush=True)
+        print(f"{why}\n  kept as {kept.name}; the run is done again", flush=True)
 
 
 def differences(record, run):
@@ -242,7 +245,7 @@ def differences(record, run):
 def other_images(record, run):
     """Says so if the images that `run` would take are not those of the record; "" if they are, or are not at hand."""
     if run["data_dir"] is None and not run["dataset"].startswith("folder:"):
-        return ""
+        return "other images than the official ones" if record["dataset"]["copy"] == "unverified" else ""
     same = record["dataset"]["fingerprint"] == fingerprint(run["dataset"], run["data_dir"], run["seed"])
     return "" if same else f"other images than there are in {run['data_dir'] or run['dataset']} now"
 
@@ -265,11 +268,13 @@ def free(path):
 
 def report(folder, runs, status, said=0):
     """Say how the batch ended and list the runs that failed. Returns the exit status: 0 if every run is finished."""
-    failed, missing = [], []
+    failed, missing, busy = [], [], progress.at_work(folder, runs)
     for name in runs:
         record = read(folder / name)
         if record is not None and "failure" in record:
             failed.append((name, record["failure"]))
+        elif record is None and name in busy:
+            missing.append(f"{name} (a job still works on it)")
         elif record is None and (folder / name / "log.txt").exists():
             failed.append((name, reason(folder / name)))
         elif record is None:

@@ -1,5 +1,6 @@
 """How far a batch is: which of its runs are done, which go on, and how long the rest takes."""
 
+import contextlib
 import csv
 import datetime
 import functools
@@ -12,7 +13,7 @@ import time
 
 import processes
 
-from ranet_lib import counting, datasets, training
+from ranet_lib import counting, training
 
 USUAL_IMAGES = 45_000  # of an epoch, where the recipe takes all: CIFAR's
 MEMORY_OF_ANY_RUN = 3 * 2**29  # bytes: Keras, TensorFlow and the data, with room to spare
@@ -38,20 +39,13 @@ def memory(run):
 
 
 def described(run):
-    """What `counting.describe` says of a run's network."""
-    own_images = run["dataset"].startswith("folder:")
-    shape = image_shape(run["dataset"], run["data_dir"], run["seed"]) if own_images else None
-    return _described(run["model"], shape, json.dumps(run["model_options"]))
+    """What `counting.describe` says of a run's network, at the size of all images that train.ipynb loads."""
+    return _described(run["model"], json.dumps(run["model_options"]))
 
 
 @functools.cache
-def _described(model, shape, options):
-    return counting.describe(model, input_shape=shape, **json.loads(options))
-
-
-@functools.cache
-def image_shape(dataset, data_dir, seed):
-    return datasets.load_dataset(dataset, data_dir, seed).image_shape
+def _described(model, options):
+    return counting.describe(model, input_shape=(32, 32, 3), **json.loads(options))
 
 
 def follow(process, folder, runs, jobs, elsewhere=False):
@@ -63,17 +57,20 @@ def follow(process, folder, runs, jobs, elsewhere=False):
     shown, sizes = "", {name: size(run, elsewhere) for name, run in runs.items()}
     while True:
         began = time.monotonic()
-        ended = process.poll() is not None if process else not at_work(folder, sizes)
-        text, left = summary(folder, sizes, jobs)
-        if sys.stdout.isatty():
-            room = shutil.get_terminal_size().columns - len(left) - 1
-            print(f"\r\033[K{text[:room]}{left}", end="\n" if ended else "", flush=True)
-        elif text != shown:
-            print(f"{time.strftime('%H:%M:%S')} {text}{left}", flush=True)
+        ended = process is not None and process.poll() is not None
+        with contextlib.suppress(OSError):  # a full disk, or a file server that does not answer now, ends no run
+            ended = ended or process is None and not at_work(folder, sizes)
+            text, left = summary(folder, sizes, jobs)
+            if sys.stdout.isatty():
+                room = shutil.get_terminal_size().columns - len(left) - 1
+                print(f"\r\033[K{text[:room]}{left}", end="\n" if ended else "", flush=True)
+            elif text != shown:
+                print(f"{time.strftime('%H:%M:%S')} {text}{left}", flush=True)
+            shown = text
         if ended:
             return
-        shown = text
-        time.sleep(max(1, 20 * (time.monotonic() - began)))  # to look at many runs is work for a file server
+        # To look at many runs is work for a file server.
+        time.sleep(min(60, max(1, 20 * (time.monotonic() - began))))
 
 
 def summary(folder, sizes, jobs):
@@ -88,7 +85,7 @@ def summary(folder, sizes, jobs):
         if (folder / name / "record.json").exists():
             done += 1
             told = durations(folder / name / "log.txt")
-            extras += [told[0] - sum(seconds)] if len(told) == 1 and told[0] else []
+            extras += [max(0, told[0] - sum(seconds))] if len(told) == 1 and told[0] else []
             continue
         left[name] = (epochs - len(seconds), statistics.median(seconds) if seconds else None, cost, devices)
         if processes.locked(folder / name / ".lock"):

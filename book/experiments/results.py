@@ -26,13 +26,13 @@ def main(arguments=None):
     parser.add_argument("--results", type=Path, default=HERE.parent / "results", help="default: book/results")
     parser.add_argument("--grid", type=Path, default=HERE / "grid.yaml")
     asked = parser.parse_args(arguments)
-    if asked.runs is not None and not asked.runs.is_dir():
+    if asked.runs is not None and not asked.runs.expanduser().is_dir():
         parser.error(f"RUNS must be a folder; received {str(asked.runs)!r}")
     try:
         groups = grids.read_grid(asked.grid)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    wrong = take(asked.runs or Path("runs"), asked.results)
+    wrong = take((asked.runs or Path("runs")).expanduser(), asked.results)
     found = {path.stem: record for path, record in read(asked.results.glob("*.json"), wrong).items()}
     print("\n".join(table(found)))
     for group, planned in groups.items():

@@ -50,8 +50,8 @@ def main(folder, parameters):
             places = [os.path.join(sys.prefix, "share", "jupyter"), os.environ.get("JUPYTER_PATH")]
             os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, places))
             papermill.execute_notebook(
-                str(TRAIN), str(folder / "train.ipynb"), parameters | {"output_dir": str(folder)}, progress_bar=False,
-                start_timeout=600,  # seconds: on a busy machine a kernel takes longer than the usual 60
+                as_it_is(TRAIN), as_it_is(folder / "train.ipynb"), parameters | {"output_dir": str(folder)},
+                progress_bar=False, start_timeout=600,  # seconds: on a busy machine the usual 60 are too few
             )  # fmt: skip
             for gpu in gpus:
                 gpu.close()
@@ -64,6 +64,11 @@ def main(folder, parameters):
             return 1
         tell("ended with a record")
         return 0
+
+
+def as_it_is(path):
+    """A path for papermill, which takes what stands in braces for the name of a parameter."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def keep(executed):

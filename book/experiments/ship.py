@@ -27,7 +27,7 @@ def main(arguments=None):
     parser.add_argument("--folder", type=Path, default=runs.PRETRAINED, help="default: that of the package")
     asked = parser.parse_args(arguments)
     try:
-        name = ship(asked.run, asked.data_dir, asked.folder)
+        name = ship(asked.run.expanduser(), asked.data_dir, asked.folder)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

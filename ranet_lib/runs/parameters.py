@@ -108,7 +108,7 @@ def run_name(run):
         >>> runs.run_name(runs.check_parameters({"model": "attention_56", "profile": "laptop"}))
         'attention_56-cluttered_digits-laptop-seed0'
     """
-    data = Path(run["dataset"].partition(":")[2] or run["dataset"]).name
+    data = re.sub(r"[^\w.-]", "_", Path(run["dataset"].partition(":")[2] or run["dataset"]).name)
     stem = f"{run['model']}-{data}-{run['recipe'].profile}-seed{run['seed']}"
     usual = models.check_options(run["model"], {}) | {"label_noise": 0.0}
     usual |= dataclasses.asdict(recipe(run["recipe"].profile))

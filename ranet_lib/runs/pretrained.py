@@ -81,14 +81,15 @@ def save_pretrained(model, record, folder=PRETRAINED, about=None):
         if not largest <= np.finfo("float16").max:  # nor does it where it is not a number
             raise ValueError(f"{weight.path} has values up to {largest:.3g}, which float16 cannot hold")
         arrays[weight.path] = values.astype("float16")
+    rounded = keras.models.clone_model(model)
+    rounded.set_weights([values.astype("float32") for values in arrays.values()])
+    logits = _embedded_logits(rounded)  # which takes a while: file and checksum should change together
     file = Path(folder, f"{name}.npz")
     file.parent.mkdir(parents=True, exist_ok=True)
     files.replace(file, lambda temporary: np.savez_compressed(temporary, **arrays))
-    rounded = keras.models.clone_model(model)
-    rounded.set_weights([values.astype("float32") for values in arrays.values()])
     about = {
         "version": 1, "sha256": file_hash(file), "record": record, **(about or {}),
-        "logits": [[round(float(value), 4) for value in row] for row in _embedded_logits(rounded)]}  # fmt: skip
+        "logits": [[round(float(value), 4) for value in row] for row in logits]}  # fmt: skip
     files.write_text(file.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
     return name
 

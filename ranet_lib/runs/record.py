@@ -15,6 +15,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
+import joblib
 import jsonschema
 import keras
 import numpy as np
@@ -90,7 +91,7 @@ class NoteEnvironment(keras.callbacks.Callback):
 def environment():
     """Device, versions and commit of this process, as the record keeps them."""
     backend = keras.backend.backend()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = joblib.cpu_count()  # that this process may use: a container or a job may have fewer than the machine
     threads = os.environ.get({"tensorflow": "TF_NUM_INTRAOP_THREADS", "torch": "OMP_NUM_THREADS"}.get(backend, ""), "")
     return {
         "device": _device(backend), "processors": min(cores, (threads.isdecimal() and int(threads)) or cores),

@@ -81,7 +81,7 @@ def summary(records, planned=None):
     if planned is None:
         return [_row(asked, data, runs, []) for (asked, data), runs in measured]
     plan = []
-    for run in map(check_parameters, planned.values()):
+    for run in (check_parameters(parameters, there=False) for parameters in planned.values()):
         recipe = dataclasses.asdict(run["recipe"])
         asked = settings(run["model"], run["model_options"], run["dataset"], run["label_noise"], recipe)
         _find(plan, asked, []).append(run["seed"])

@@ -34,7 +34,7 @@ class Checkpoint(keras.callbacks.Callback):
             different = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} now" for key in keys)
             weights, best = self.folder / state["weights"], self.folder / state["best"]
             sound = file_hash(weights) == state["weights_sha256"] and file_hash(best) == state["best_sha256"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
             return self._put_aside(f"cannot be read ({error!r})")
         if different:
             advice = "choose another output_dir, or delete that folder to start again"

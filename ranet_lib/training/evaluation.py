@@ -1,7 +1,5 @@
 """How good a network is: loss and error on a split."""
 
-from pathlib import Path
-
 import numpy as np
 from scipy.special import log_softmax
 
@@ -48,12 +46,13 @@ def test_errors(model, dataset, history, output_dir):
     `chosen_on_validation` (the lowest validation error), each a dict with `epoch`, `loss` and `error` (per cent);
     `labels` and `answers`, the true classes of the test images and those that the last epoch gives.
     """
+    folder = checks.path("output_dir", output_dir) / "checkpoint"
     epoch, labels, logits = best_epoch(history), dataset.test.labels, _logits(model, dataset, dataset.test)
     last = {"epoch": len(history), **_judge(logits, labels)}
     chosen = dict(last)
     if epoch != len(history):
         keep = model.get_weights()
-        model.load_weights(Path(output_dir) / "checkpoint" / f"epoch-{epoch:04d}.weights.h5")
+        model.load_weights(folder / f"epoch-{epoch:04d}.weights.h5")
         chosen = {"epoch": epoch, **evaluate(model, dataset, dataset.test)}
         model.set_weights(keep)
     return {"last_epoch": last, "chosen_on_validation": chosen, "labels": labels, "answers": logits.argmax(axis=1)}

@@ -91,6 +91,9 @@ class _Bookkeeping(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.start_epoch(epoch)
+        for state in self.model.variables:
+            if state.name == "seed_generator_state":  # of dropout: weights files lack it
+                state.assign([int(state[0]), epoch * len(self.batches)])
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
