@@ -308,4 +308,3 @@ def test_a_record_of_unverified_images_does_not_count_where_the_official_ones_ar
     assert batch.other_images(record, asked) == ""
     record["dataset"]["copy"] = "unverified"
     assert batch.other_images(record, asked) == "other images than the official ones"
-

@@ -213,7 +213,7 @@ def test_a_cancelled_job_is_submitted_again(story):
 
 @pytest.mark.slow
 def test_jobs_of_a_killed_batch_go_on_and_are_not_disturbed(story):
-    assert f"jobs of an earlier batch are left to end: {story.going_on}\n" in story.output
+    assert f"jobs of an earlier batch are still at work and are waited for: {story.going_on}\n" in story.output
     (job,) = (job for job in story.jobs if story.going_on in job["Comment"])
     assert job["JobState"] == "COMPLETED"
     assert story.log(story.going_on).count("starts with") == 1
@@ -240,7 +240,7 @@ def test_what_slurm_refuses_is_told_with_its_reason(story):
 
 @pytest.mark.slow
 def test_a_batch_stopped_from_the_keyboard_cancels_its_jobs(story):
-    assert story.interrupted_status == 1 and "stopping; the same command goes on from here" in story.interrupted_output
+    assert story.interrupted_status == 1 and "stopping; the same command resumes the batch" in story.interrupted_output
     assert not (story.folder / story.interrupted / "record.json").exists()
 
 

@@ -53,8 +53,8 @@ def test_what_has_been_tested_is_told_in_a_sentence():
     turned = found([0, 1]) | {"lead": -1.25, "low": -2.0, "high": -0.5, "seeds_low": -3.0, "seeds_high": -0.25}
     told = contrasts.told([row_with("reversed", found=turned)])
     assert told == f"The claim has been tested. *A claim*: reversed, {by}, over seeds 0.25 to 3.00)."
-    lead = "lead +1.25 points (95% interval +0.50 to +2.00)"
-    nothing = f"*A claim*: no lead found, {lead}, where 0.40 are found four times in five"
+    lead = "measured +1.25 points (95% interval +0.50 to +2.00)"
+    nothing = f"*A claim*: no lead found, {lead}; the test finds a lead of 0.40 points four times in five"
     assert contrasts.told([waits, row_with("no lead found")]) == f"Of 2 claims, 1 has been tested. {nothing}."
     over_seeds = row_with("borne out", found=found([0, 1], True))
     said = f"Both claims have been tested. *A claim*: borne out, {by}, over seeds 0.50 to 4.00); {nothing}."

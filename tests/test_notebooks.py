@@ -61,7 +61,7 @@ def test_the_default_run_has_learned_and_says_so(default_run):
     executed = nbformat.read(default_run / "train.ipynb", as_version=4)
     said = [output.data.get("text/markdown", "") for cell in executed.cells if cell.cell_type == "code"
             for output in cell.outputs if "data" in output]  # fmt: skip
-    for words in (f"learned.** In epoch {len(record['history'])} it gets ", "finds the object**: score 0."):
+    for words in (f"learned.** In epoch {len(record['history'])} it gets ", "finds the object**: its score is 0."):
         assert any(words in text for text in said), words
 
 

@@ -53,7 +53,7 @@ def test_without_hard_links_a_record_is_written_and_never_overwritten(tmp_path, 
 def test_a_run_is_named_after_its_folder_of_images_on_windows_too(monkeypatch):
     monkeypatch.setattr(runs.parameters, "Path", PureWindowsPath)
     run = runs.check_parameters({"output_dir": os.curdir}) | {"dataset": r"folder:C:\Users\me\my photos"}
-    assert re.fullmatch("attention_micro-my photos-first-seed0-[0-9a-f]{8}", runs.run_name(run))
+    assert re.fullmatch("attention_micro-my_photos-first-seed0-[0-9a-f]{8}", runs.run_name(run))
 
 
 @pytest.mark.slow

@@ -191,7 +191,6 @@ def test_a_damaged_checkpoint_is_kept_aside_and_the_run_begins_anew(data, tmp_pa
         state.write_text("{")
 
 
-@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")  # by Keras, before the error
 def test_a_checkpoint_that_cannot_be_read_now_is_left_where_it_is(data, tmp_path, monkeypatch):
     training.fit(small_network(), data, quick(epochs=1), tmp_path, seed=5, progress=False)
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
@@ -205,6 +204,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_left_where_it_is(data, tmp_path
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
 
 
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")  # by Keras, before the error
 def test_a_checkpoint_of_another_network_of_that_name_is_named(data, tmp_path):
     training.fit(small_network(), data, quick(epochs=1), tmp_path, progress=False)
     folder = tmp_path / "checkpoint"

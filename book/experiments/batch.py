@@ -2,12 +2,11 @@
 
     python book/experiments/batch.py laptop --data-dir DIR
 
-Snakemake starts the runs (`Snakefile`), each a papermill job on train.ipynb (`run.py`). Here stands what comes before
-and after: the grid is checked whole, a second batch on the same folder is refused, damaged records are put aside,
-progress is shown, and the runs that failed are listed at the end. A batch that was killed in any way is started again
-with the same command; it goes on where it was.
+Snakemake starts the runs (`Snakefile`), each a papermill job on train.ipynb (`run.py`). This script does the rest: it
+checks the whole grid, refuses a second batch on the same folder, puts runs with damaged records aside, shows the
+progress, and lists the runs that failed. If a batch was killed, the same command resumes it.
 
-What follows `--` is given to Snakemake: `-- --profile book/experiments/profiles/slurm` runs the batch on a cluster.
+Options after `--` go to Snakemake: `-- --profile book/experiments/profiles/slurm` runs the batch on a cluster.
 """
 
 import argparse
@@ -82,7 +81,7 @@ def main(arguments=None):
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
     busy = progress.at_work(folder, planned)
     if busy:
-        print(f"jobs of an earlier batch are left to end: {', '.join(busy)}", flush=True)
+        print(f"jobs of an earlier batch are still at work and are waited for: {', '.join(busy)}", flush=True)
     process, status, log = None, 0, folder / "batch.log"
     said = log.stat().st_size if log.exists() else 0  # by earlier batches
     try:
@@ -93,7 +92,7 @@ def main(arguments=None):
             progress.follow(process, folder, checked, jobs, elsewhere)
             status = status or process.returncode
     except KeyboardInterrupt:
-        print("\nstopping; the same command goes on from here", flush=True)
+        print("\nstopping; the same command resumes the batch", flush=True)
         if process and process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
         status = process.wait() if process else 1
@@ -215,12 +214,13 @@ def read(folder):
 
 def put_aside(folder, run):
     """Make way for a new run where the folder has a record that is damaged, or that is of another run."""
+    record, why = None, ""
     try:
         record = read(folder)
-        different = record and (differences(record, run) or other_images(record, run))
-        why = f"{folder.name} was run with {different}" if different else ""
     except ValueError as error:
         why = str(error)
+    if record and (different := differences(record, run) or other_images(record, run)):
+        why = f"{folder.name} was run with {different}"
     if why:
         kept = free(folder.with_name(f"{folder.name}.before"))
         folder.rename(kept)

@@ -1,4 +1,4 @@
-"""What came of the contrasts, and what a page shows of one, and of any two sides that it compares.
+"""Test the contrasts, and put the result of a contrast, or of any two sides, into words for a page.
 
 `contrasts.yaml` names the claims of the paper that our runs test; `family` tests them together.
 """
@@ -91,7 +91,7 @@ def outcome(row):
     """What came of a tested row in words: its claim, the verdict, and the lead with its intervals."""
     found, of = row["found"], row["verdict"]
     settled = of in ("borne out", "reversed", "these networks only")
-    by, sign = ("by ", "") if settled else ("lead ", "+")
+    by, sign = ("by ", "") if settled else ("measured ", "+")
     turned = settled and found["lead"] < 0  # then it is the lead of the other side that is told
     if of == "these networks only":
         of = f"{'the opposite' if turned else 'as claimed'} in these networks only"
@@ -104,7 +104,8 @@ def outcome(row):
     if found["seeds_low"] is not None:
         interval += f", over seeds {between(found['seeds_low'], found['seeds_high'])}"
     told = f"*{row['claim']}*: {of}, {by}{-found['lead'] if turned else found['lead']:{sign}.2f} points ({interval})"
-    return told + f", where {row['detectable']:.2f} are found four times in five" * (row["verdict"] == "no lead found")
+    finds = f"; the test finds a lead of {row['detectable']:.2f} points four times in five"
+    return told + finds * (row["verdict"] == "no lead found")
 
 
 def counted(rows):

@@ -21,7 +21,7 @@ from ranet_lib import runs
 
 SCHEMA = json.loads((Path(__file__).parent / "grid.schema.json").read_text(encoding="utf-8"))
 COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
-MOST = 100_000  # values of a grid, and runs of an entry: what has more is a slip, or would fill the memory
+MOST = 100_000  # values of a grid, and runs of an entry: more are a mistake, or would fill the memory
 
 
 class GridError(ValueError):

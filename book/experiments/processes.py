@@ -1,4 +1,4 @@
-"""Processes and locks of a batch: what has to hold when any of them is killed."""
+"""Processes and locks of a batch, which must stay correct when any process is killed."""
 
 import contextlib
 import ctypes
