@@ -11,7 +11,7 @@ from ranet_lib import blocks, models
 
 
 def count_flops(model):
-    """Floating-point operations of one image's forward pass: 2 for each multiply-add of convolutions and dense layers.
+    """Floating-point operations of one image's forward pass: 2 for each multiply-add of `Conv2D` and `Dense` layers.
 
     The paper's "FLOPs" are multiply-adds, half of this number. `model` is a `keras.Model` with a fixed input size.
 
@@ -26,7 +26,7 @@ def count_flops(model):
 
 def _output_shape(layer):
     built = layer.get_build_config()  # a layer without weights may have been called without being built
-    return layer.compute_output_shape(built["input_shape"]) if built else layer.output.shape
+    return layer.compute_output_shape(built["input_shape"]) if "input_shape" in (built or {}) else layer.output.shape
 
 
 def count_activations(model):

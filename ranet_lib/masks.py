@@ -49,7 +49,7 @@ class MaskHistory(keras.callbacks.Callback):
 
         watch = MaskHistory(network, images)
         training.fit(network, data, recipe, callbacks=[watch])
-        watch.epochs[3][0]  # of the first module, after three epochs
+        watch.epochs[3][0]  # of the first module, after three epochs (of a resumed run, three since)
 
     `model` and the few `images` are as in `attention_masks`. `epochs` lists their masks, before training first.
     """
@@ -103,8 +103,8 @@ class _Viewer(keras.Model):
 
     def view(self, images, batch_size=None):
         images, shape = np.asarray(images), self.model.input_shape[1:]
-        if images.shape[1:] != shape or not len(images):
-            raise ValueError(f"{self.model.name} takes images {shape}; received an array of shape {images.shape}")
+        if images.shape[1:] != shape or not len(images) or images.dtype.kind in "biu":
+            raise ValueError(f"{self.model.name} takes prepared images {shape}; received {images.dtype} {images.shape}")
         if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
             largest = max(math.prod(layer.output.shape[1:]) for layer in self.model.layers)
             batch_size = max(1, min(250, 2**25 // largest))

@@ -105,7 +105,7 @@ OPTIONS = {
     "mask_activation": "'mixed' (the default), 'channel' or 'spatial'",
     "mask_branch": "'encoder_decoder' (the default) or 'local'",
     "shortcut": "True (the default) or False: the residual shortcuts inside attention modules",
-    "width": "a number above 0 and at most 100 (default 1.0) that multiplies every channel count",
+    "width": "a number above 0 and at most 100 (default 1.0) that multiplies channel counts, rounded",
     "modules": "attention modules in each stage, a whole number or a list with one for each (the paper's m)",
     "mask_depth": "how often mask branches halve the size, a whole number or a list with one for each stage",
     "pre_units": "residual units before and after the branches of a module, 0 or more (the paper's p)",

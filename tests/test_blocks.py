@@ -15,6 +15,11 @@ def numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
+def call_in_turn(block, *shapes):
+    for shape in shapes:
+        block(features(*shape))
+
+
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (5, 6)])
 @pytest.mark.parametrize(
     "block, expected",
@@ -301,6 +306,8 @@ def test_a_local_mask_branch_costs_what_the_encoder_decoder_costs(filters, depth
         (lambda: blocks.AttentionModule(16, trunk_units=0), "trunk_units must be a whole number of at least 1"),
         (lambda: blocks.AttentionModule(16, mask_branch="local", pool_size=7), "pool_size must be one of 2, 3"),
         (lambda: blocks.MaskBranch(16)(keras.Input((8, 8, 32))), r"an input of 16 channels; .*\(None, 8, 8, 32\)"),
+        (lambda: blocks.MaskBranch("16"), "filters must be a whole number of at least 1; received '16'"),
+        (lambda: call_in_turn(blocks.MaskBranch(16), (1, 8, 8, 16), (1, 16, 16, 16)), r"shape=\(1, 16, 16, 16\)"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_allowed(make, message):
@@ -329,6 +336,26 @@ def test_checkpointing_computes_the_inside_of_a_unit_again(checkpointing, times)
         total = keras.ops.sum(unit(inputs, training=True))
     tape.gradient(total, [weight.value for weight in unit.trainable_weights])
     assert len(calls) == times
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reads what TensorFlow compiles")
+def test_compiled_as_for_a_gpu_checkpointing_still_computes_again():
+    """XLA takes two equal computations for one, unless the second needs a result of the first."""
+    import tensorflow as tf
+
+    def convolutions(unit, inputs):
+        @tf.function(jit_compile=True)
+        def gradients(inputs):
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(unit(inputs, training=True) ** 2)
+            return tape.gradient(total, [weight.value for weight in unit.trainable_weights])
+
+        unit(inputs)
+        return gradients.experimental_get_compiler_ir(inputs)(stage="optimized_hlo").count(" convolution(")
+
+    inputs = tf.constant(features(2, 6, 6, 8))
+    once, again = (convolutions(blocks.ResidualUnit(8, checkpointing=each), inputs) for each in (False, True))
+    assert 0 < once < again
 
 
 def test_checkpointing_changes_nothing_but_memory():

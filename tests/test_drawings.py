@@ -85,8 +85,11 @@ def test_a_network_has_its_stages(svg, name):
 def test_a_stage_alone_has_all_its_units(svg):
     with keras.StatelessScope(initialize_variables=False):
         stage = models.create_model("resnet_tiny").get_layer("stage_1")
-    found, _ = texts(stage, svg)
+    found, alt = texts(stage, svg)
     assert sum(text.startswith("unit, ") for text in found) == len(stage.layers)
+    assert alt.startswith("The layers of stage_1, from 16x16x32 to 16x16x48: ") and alt.count("unit, 48") == len(
+        stage.layers
+    )
 
 
 def test_the_same_layer_gives_the_same_bytes(tmp_path, capsys):

@@ -30,6 +30,11 @@ DRAW = {
 }
 
 
+def test_what_stands_over_the_images_is_in_their_alt_text(shown):
+    alt = show.masks_over_images(images(), [np.random.rand(3, 4, 4)], ["cat", "dog", "cow"])
+    assert alt.startswith("3 images (cat, dog, cow), and under each the mask")
+
+
 @pytest.mark.parametrize("name", DRAW)
 def test_a_figure_is_shown_once_opaque_with_its_alt_text(name, shown, tmp_path):
     before = plt.get_fignums()

@@ -85,10 +85,12 @@ def test_what_is_averaged_is_averaged_in_float32(precision):
 def test_networks_without_masks_and_wrong_images_are_refused(tiny):
     with pytest.raises(ValueError, match="has no attention module"):
         masks.attention_masks(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]), images(1))
-    with pytest.raises(ValueError, match=r"takes images \(32, 32, 3\); received an array of shape \(1, 16, 16, 3\)"):
+    with pytest.raises(ValueError, match=r"takes prepared images \(32, 32, 3\); received float64 \(1, 16, 16, 3\)"):
         masks.attention_masks(tiny, np.zeros((1, 16, 16, 3)))
-    with pytest.raises(ValueError, match=r"received an array of shape \(0, 32, 32, 3\)"):
+    with pytest.raises(ValueError, match=r"received float64 \(0, 32, 32, 3\)"):
         masks.attention_masks(tiny, np.zeros((0, 32, 32, 3)))
+    with pytest.raises(ValueError, match=r"takes prepared images .*; received uint8 \(1, 32, 32, 3\)"):
+        masks.mean_response(tiny, np.zeros((1, 32, 32, 3), "uint8"))
     with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1; received 0"):
         masks.attention_masks(tiny, images(1), batch_size=0)
 

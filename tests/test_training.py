@@ -336,7 +336,7 @@ def test_of_the_graph_optimiser_only_the_remapper_is_on_in_training(data):
     assert {name: after[name] for name in before} == before and all(after[name] for name in passes)
 
 
-def test_smoothed_labels_are_shared_with_every_class(data):
+def test_smoothed_labels_are_shared_with_every_class(data, tmp_path):
     """Szegedy et al. 2016: the truth gets 1 - s + s / K, every other class s / K."""
     model = training.compile_model(small_network(), quick(label_smoothing=0.3), 5)
     logits, labels = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]], "float32"), np.array([0, 1])
@@ -344,8 +344,12 @@ def test_smoothed_labels_are_shared_with_every_class(data):
     wanted = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
     found = float(np.mean(keras.ops.convert_to_numpy(model.loss(labels, logits))))
     assert found == pytest.approx(-(wanted * log_shares).sum(axis=1).mean(), rel=1e-5)  # float32
-    history = training.fit(small_network(), data, quick(epochs=4, label_smoothing=0.3), seed=5, progress=False)
+    network = small_network()
+    history = training.fit(network, data, quick(epochs=4, label_smoothing=0.3), seed=5, progress=False)
     assert history[-1]["loss"] < history[0]["loss"]
+    network.save(tmp_path / "network.keras")
+    again = keras.saving.load_model(tmp_path / "network.keras")
+    assert float(again.loss(labels, logits)) == pytest.approx(float(network.loss(labels, logits)))
 
 
 def test_the_progress_line_holds_up_no_step(data, monkeypatch, capsys):

@@ -57,7 +57,8 @@
 
   async function read(file) {
     complain("");
-    if (!live || !file) return;
+    if (!file) return;
+    if (!live) return complain("Load the network first, then give it the picture again.");
     let picture;
     try {
       picture = await createImageBitmap(file);

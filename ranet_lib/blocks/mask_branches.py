@@ -62,7 +62,7 @@ class _Mask(Block):
 
     def __init__(self, filters, mask_activation="mixed", unit=None, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.unit = filters, inside(unit)
+        self.filters, self.unit = checks.whole("filters", filters), inside(unit)
         self.mask_activation = checks.choice("mask_activation", mask_activation, MASK_ACTIVATIONS)
         conv = functools.partial(convolution, filters, 1, use_bias=self.unit.get("use_bias", False))
         self.tail = [
@@ -121,7 +121,7 @@ class MaskBranch(_Mask):
         if input_shape[-1] != self.filters:
             raise ValueError(f"{self.name} needs an input of {self.filters} channels; received the shape {input_shape}")
         self.share_precision()
-        shape = tuple(input_shape)
+        shape, self.input_spec = input_shape, layers.InputSpec(shape=(None, *input_shape[1:]))
         for level in range(self.depth):
             if min(shape[1:3]) < 2:
                 size = "x".join(map(str, self.sizes[0]))

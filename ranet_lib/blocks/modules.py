@@ -35,7 +35,7 @@ class AttentionModule(Block):
                  mask_activation="mixed", mask_branch="encoder_decoder", unit=None, pool_size=3,
                  interpolation="bilinear", **kwargs):  # fmt: skip
         super().__init__(**kwargs)
-        self.filters = filters
+        self.filters = checks.whole("filters", filters)
         self.mask_depth = checks.whole("mask_depth", mask_depth)
         self.mask_units = checks.whole("mask_units", mask_units)
         self.pre_units = checks.whole("pre_units", pre_units, least=0)

@@ -101,7 +101,7 @@ class TrunkBranch(Block):
 
     def __init__(self, filters, units=2, unit=None, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.unit = filters, inside(unit)
+        self.filters, self.unit = checks.whole("filters", filters), inside(unit)
         count = checks.whole("units", units)
         self.units = [ResidualUnit(filters, name=f"unit_{i + 1}", **self.unit) for i in range(count)]
 

@@ -277,7 +277,7 @@ def _module(sheet, module):
 
 
 def _network(sheet, model):
-    sheet.note(0, -3.2, f"images {_shape(model.input_shape)}", "center")
+    sheet.note(0, -3.2, f"input {_shape(model.input_shape)}", "center")
     y, last, said = 0.0, (0, -2.2), []
     for layer in (part for part in model.layers if not isinstance(part, layers.InputLayer)):
         stage, shape = isinstance(layer, keras.Sequential), _shape(layer.output.shape)
@@ -292,6 +292,9 @@ def _network(sheet, model):
             said.append(f"{name} with {_some(modules, 'attention module')} at {shape}")
         y = last[1] + (2.8 if stage else 1.2)
     sheet.leave(last, 2.0)
+    if not said:  # a stage alone, or a network without stages
+        parts = "; ".join(_part(part)[0].replace("\n", " ") for part in model.layers)
+        return f"The layers of {model.name}, from {_shape(model.input_shape)} to {_shape(model.output_shape)}: {parts}."
     return f"The network {model.name}, from images to {model.output_shape[-1]} logits: " + "; ".join(said) + "."
 
 

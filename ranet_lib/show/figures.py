@@ -118,8 +118,9 @@ def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=No
         plt.setp(axes.flat, xticks=[], yticks=[])
         for row in range(1, rows):
             axes[row, 0].set_ylabel(f"module {row}", fontsize=8)
+    listed = "" if titles is None else f" ({', '.join(map(str, titles))})"
     alt = alt or (
-        f"{count} images, and under each the mask of its {len(masks)} attention modules laid over it: "
+        f"{count} images{listed}, and under each the mask of its {len(masks)} attention modules laid over it: "
         "bright where the mask is high, dark where it is low, each from its lowest value to its highest.")  # fmt: skip
     return figure(drawn, alt, path=path)
 

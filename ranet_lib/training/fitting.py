@@ -22,7 +22,7 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
     """Train `model` on `dataset` by `recipe`; go on where a killed run in `output_dir` stopped.
 
     A killed run that is started again repeats the epoch it was in, and ends with the history it would have had
-    undisturbed. The test set is never touched.
+    undisturbed (on a processor; a GPU adds up in any order). The test set is never touched.
 
     Several devices each take an equal part of every batch. The result is that of one device but for the order of
     float32 sums and the draws of dropout. A copy of `model` is trained; `model` gets its weights after each epoch and
@@ -41,9 +41,9 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         devices: how many accelerators to use, or CPUs where there is none; see `check_devices`.
 
     Returns:
-        The history, a list with a dict for each epoch. It has `epoch` (from 1), `loss` and `error` (per cent) on the
-        augmented training batches as they came, `validation_loss`, `validation_error` (per cent), `learning_rate` at
-        the epoch's end, and `seconds` of training.
+        The history, a list with a dict for each epoch. It has `epoch` (from 1), `loss` (by smoothed labels, if the
+        recipe smooths) and `error` (per cent) on the augmented training batches as they came, `validation_loss`,
+        `validation_error` (per cent), `learning_rate` at the epoch's end, and `seconds` of training.
 
     Raises:
         ValueError: a checkpoint of other settings (a damaged one is put aside), a wrong number of devices, a `seed`
@@ -91,9 +91,8 @@ class _Bookkeeping(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.start_epoch(epoch)
-        for state in self.model.variables:
-            if state.name == "seed_generator_state":  # of dropout: weights files lack it
-                state.assign([int(state[0]), epoch * len(self.batches)])
+        for state in (each for each in self.model.variables if each.name == "seed_generator_state"):  # of dropout
+            state.assign([int(state[0]), epoch * len(self.batches)])
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -16,8 +16,10 @@ def compile_model(model, recipe, steps):
         optimizer = keras.optimizers.Adam(rate, weight_decay=recipe.weight_decay or None)
         if recipe.weight_decay:
             optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    model.compile(optimizer=optimizer, loss=_cross_entropy(recipe.label_smoothing), metrics=[accuracy])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if recipe.label_smoothing:
+        loss = _Smoothed(from_logits=True, label_smoothing=recipe.label_smoothing)
+    model.compile(optimizer=optimizer, loss=loss, metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
     return model
 
 
@@ -67,12 +69,11 @@ class SGD(keras.optimizers.SGD):
         return super().get_config() | {"decay": self.decay}
 
 
-def _cross_entropy(label_smoothing):
-    """The loss of logits, by labels of which so great a share is spread over all classes."""
-    if not label_smoothing:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    def smoothed(labels, logits):
+@keras.saving.register_keras_serializable(package="ranet_lib")
+class _Smoothed(keras.losses.CategoricalCrossentropy):
+    """The loss of logits, by labels of which the share `label_smoothing` is spread over all classes."""
+
+    def call(self, labels, logits):
         truth = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), logits.shape[-1], dtype=logits.dtype)
-        truth = (1 - label_smoothing) * truth + label_smoothing / logits.shape[-1]
+        truth = (1 - self.label_smoothing) * truth + self.label_smoothing / logits.shape[-1]
         return ops.categorical_crossentropy(truth, logits, from_logits=True)
-    return smoothed
