@@ -1,4 +1,4 @@
-"""What a network that ships with the package does with the images of its data set: a record for the book's pages.
+"""Measure the masks and mistakes of a network that ships, on images of its data set, for the book's pages.
 
     python book/experiments/look.py NAME --data-dir DIR
 
@@ -19,10 +19,10 @@ import numpy as np
 import pooch
 from scipy.special import softmax
 
-from ranet_lib import blocks, datasets, files, masks, models, runs, training
+from ranet_lib import blocks, datasets, files, masks, runs, training
 
 LOOKS = Path(__file__).resolve().parents[1] / "results" / "looks"
-TOGETHER = 250  # images that exchange their masks among each other
+OF_A_CLASS = 25  # images, on average, that exchange their masks among each other
 MISTAKES = 24
 
 
@@ -33,13 +33,14 @@ def main(arguments=None):
     parser.add_argument("--images", type=int, default=5000, help="at most so many validation images")
     parser.add_argument("--folder", type=Path, default=LOOKS, help="default: book/results/looks")
     asked = parser.parse_args(arguments)
-    if asked.images < TOGETHER:
-        parser.error(f"--images must be at least {TOGETHER}, as many as exchange masks; received {asked.images}")
+    about = runs.pretrained_record(asked.name)
+    together = OF_A_CLASS * about["model"]["num_classes"]
+    if asked.images < together:
+        parser.error(f"--images must be at least {together}, as many as exchange masks; received {asked.images}")
     weights = pooch.file_hash(runs.PRETRAINED / f"{asked.name}.npz")
     path = asked.folder / f"{asked.name}.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["weights"] == weights:
         parser.error(f"{path} is there already, for these weights")
-    about = runs.pretrained_record(asked.name)
     try:
         data = datasets.load_dataset(about["dataset"]["name"], asked.data_dir, seed=about["seed"])
     except (OSError, ValueError) as error:
@@ -58,31 +59,17 @@ def look(name, data, images):
     split = data.validation.take(slice(images))
     network, prepared = runs.load_pretrained(name), data.prepare(split.images)
     described = runs.pretrained_record(name)["model"]
-    fresh = {}
-    for rule in ("residual", "naive"):
-        keras.utils.set_random_seed(0)
-        fresh[f"untrained, {rule}"] = models.create_model(
-            described["name"], described["num_classes"], described["input_shape"],
-            **described["options"] | {"learning": rule},
-        )  # fmt: skip
     return {
         "data": {"name": data.name, "copy": data.copy, "fingerprint": data.fingerprint, "split": "validation",
                  "seed": runs.pretrained_record(name)["seed"], "images": len(split)},
         "error": training.evaluate(network, data, split)["error"],
-        "mean_response": {
-            rule: rounded(masks.mean_response(model, prepared))
-            for rule, model in {"trained": network, **fresh}.items()
-        },
+        "mean_response": [float(f"{value:.4g}") for value in masks.mean_response(network, prepared)],
         "masks": [described_mask(mask) for mask in masks.attention_masks(network, prepared[:500], channels=True)],
-        "exchanged": exchanged(network, prepared, split.labels),
+        "exchanged": exchanged(network, prepared, split.labels, OF_A_CLASS * described["num_classes"]),
         "mistakes": mistakes(network, prepared, split.labels, data.class_names),
         "environment": runs.environment(),
         "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }  # fmt: skip
-
-
-def rounded(values):
-    return [float(f"{value:.4g}") for value in values]
 
 
 def described_mask(mask):
@@ -118,21 +105,25 @@ def same_class(mask, labels):
     return keras.ops.take(mask, partner, axis=0)
 
 
-def exchanged(network, prepared, labels):
-    """The error when the masks of one module, or of all, are exchanged in each way of the book's chapter on it."""
+def exchanged(network, prepared, labels, together):
+    """The error when the masks of one module, or of all, are exchanged in each way of the book's chapter on it.
+
+    Images exchange masks in groups of `together`. An image that is alone of its class in its group keeps its own mask
+    as the one of its class, so a group has many images of each class.
+    """
     modules = len(masks.attention_modules(network))
-    whole = len(prepared) // TOGETHER * TOGETHER
+    whole = len(prepared) // together * together
     found = {}
     for kind in (flat, swapped, same_class):
         places = [[number] for number in range(modules)] + [list(range(modules))]
         found[kind.__name__] = {
             "all" if len(place) > 1 else f"module {place[0] + 1}": round(100 * float(np.mean([
                 answers_with(network, kind, place, prepared[rows], labels[rows]) != labels[rows]
-                for rows in np.arange(whole).reshape(-1, TOGETHER)
+                for rows in np.arange(whole).reshape(-1, together)
             ])), 3)
             for place in places
         }  # fmt: skip
-    return {"images": whole, "together": TOGETHER, "error": found}
+    return {"images": whole, "together": together, "error": found}
 
 
 def answers_with(network, change, places, images, labels):
@@ -154,7 +145,7 @@ def answers_with(network, change, places, images, labels):
 
 def mistakes(network, prepared, labels, class_names):
     """The wrong answers of which the network was surest."""
-    logits = network.predict(prepared, batch_size=TOGETHER, verbose=0).astype("float64")
+    logits = network.predict(prepared, batch_size=250, verbose=0).astype("float64")
     probabilities = softmax(logits, axis=1)
     answers, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(answers != labels)
