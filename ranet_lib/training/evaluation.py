@@ -42,7 +42,7 @@ def per_cent(accuracy):
 def test_errors(model, dataset, history, output_dir):
     """Loss and error of `model`, as `fit` left it, on the test split of `dataset`, measured once training is over.
 
-    `history` is what `fit` returned, `output_dir` the folder it was given. Returns a dict: `last_epoch` and
+    `history` is what `fit` returned, `output_dir` its folder (else a ValueError). Returns a dict: `last_epoch` and
     `chosen_on_validation` (the lowest validation error), each a dict with `epoch`, `loss` and `error` (per cent);
     `labels` and `answers`, the true classes of the test images and those that the last epoch gives.
     """
