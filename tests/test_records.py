@@ -1,7 +1,6 @@
 """Run records: valid or refused, whole or absent, never overwritten."""
 
 import copy
-import dataclasses
 import json
 import re
 import subprocess
@@ -44,15 +43,11 @@ def test_a_record_says_what_was_run(record):
 def test_the_books_records_have_the_names_that_their_runs_have():
     """Otherwise a batch does not know them, or `make results` takes another run for them."""
     for name, record in runs.read_records(ROOT / "book" / "results").items():
-        recipe = record["recipe"]
-        usual = dataclasses.asdict(training.recipe(recipe["profile"]))
-        changed = {key: recipe[key] for key in ("epochs", "batch_size", "learning_rate") if recipe[key] != usual[key]}
-        if recipe["precision"] != usual["precision"]:
-            changed["mixed_precision"] = recipe["precision"]
-        asked = {"model": record["model"]["name"], "model_options": record["model"]["options"]}
-        asked |= {"dataset": record["dataset"]["name"], "profile": recipe["profile"]}
-        asked |= {"seed": record["seed"], "label_noise": record["label_noise"]}
-        assert runs.run_name(runs.check_parameters(asked | changed)) == name
+        run = runs.check_parameters(runs.parameters_of(record), there=False)
+        assert runs.run_name(run) == name
+        assert (run["seed"], run["recipe"].precision) == (record["seed"], record["recipe"]["precision"])
+        asked = runs.settings(*(run[key] for key in ("model", "model_options", "dataset", "label_noise")), {})
+        assert asked == runs.settings_of(record) | {"recipe": {}}
 
 
 def test_written_and_read_it_is_the_same(record, tmp_path):
@@ -348,34 +343,38 @@ def test_the_interval_of_one_run_is_wilsons(wrong, images):
 
 
 def test_results_are_taken_once_and_what_is_wrong_is_named(record, failed, tmp_path, capsys):
-    folder, kept = tmp_path / "runs", tmp_path / "kept"
-    made = {"new.v1": record, "same": record, "other": another(record, 60.0), "failed": failed}
-    for name, one in (made | {"same.before-1": another(record, 50.0)}).items():  # the last was put aside by a batch
-        runs.write_record(folder / name / "record.json", one)
+    folder, kept, name = tmp_path / "runs", tmp_path / "kept", "attention_tiny-cluttered_digits-smoke-seed"
+    same, new, other, failed = (another(one, seed=seed) for seed, one in enumerate((record, record, record, failed)))
+    made = {"first": new, "same": same, "other": another(other, 60.0), "failed": failed}
+    made |= {"same.before-1": another(same, 50.0)}  # which a batch has put aside
+    made |= {"old": another(record, recipe__profile="long")}  # which is gone
+    for place, one in made.items():
+        runs.write_record(folder / place / "record.json", one)
     (folder / "broken").mkdir()
     (folder / "broken" / "record.json").write_text(json.dumps(another(record, 101.0)))
     (folder / "unfinished").mkdir()
-    runs.write_record(kept / "same.json", record)
-    runs.write_record(kept / "other.json", record)
+    runs.write_record(kept / f"{name}0.json", same)
+    runs.write_record(kept / f"{name}2.json", other)
     (kept / "speed").mkdir()  # holds other records
     (kept / "speed" / "all.json").write_text("{}")
     before = {path: path.read_bytes() for path in kept.glob("*.json")}
 
     assert results.main([str(folder), "--results", str(kept)]) == 1
     said = capsys.readouterr()
-    assert {path.name for path in kept.glob("*.json")} == {"new.v1.json", "same.json", "other.json", "failed.json"}
-    assert runs.read_record(kept / "new.v1.json") == record
+    assert {path.name for path in kept.glob("*.json")} == {f"{name}{seed}.json" for seed in range(4)}
+    assert runs.read_record(kept / f"{name}1.json") == new
     assert before == {path: path.read_bytes() for path in before}
-    broken, other = said.err.splitlines()
+    broken, old, other = said.err.splitlines()
     assert broken.startswith(f"{folder / 'broken' / 'record.json'}: not a run record: $.test.last_epoch.error: 101")
-    assert other.startswith(f"{folder / 'other' / 'record.json'}: {kept / 'other.json'} is another record of that name")
+    assert old.startswith(f"{folder / 'old' / 'record.json'}: profile must be one of ")
+    assert other.startswith(f"{folder / 'other' / 'record.json'}: {kept / name}2.json is another record of the same ru")
     assert said.out.count("new: ") == 2 and "attention_tiny  cluttered_digits (embedded)" in said.out
 
-    (kept / "new.v1.json").write_text("{")
+    (kept / f"{name}1.json").write_text("{")
     assert results.main([str(folder), "--results", str(kept)]) == 1
     again = capsys.readouterr()
-    assert f"{kept / 'new.v1.json'}: " in again.err and "new: " not in again.out
-    assert len(again.err.splitlines()) == 3
+    assert f"{kept / name}1.json: " in again.err and "new: " not in again.out
+    assert len(again.err.splitlines()) == 4
 
 
 def test_nothing_wrong_is_exit_code_0(record, tmp_path, capsys, monkeypatch):

@@ -45,19 +45,25 @@ def main(arguments=None):
 def take(folder, results):
     """Copy the records of finished runs that are not there yet; returns what is wrong with the others.
 
-    Runs that a batch has put aside (`NAME.before-1`) are left out.
+    A record gets the name that a batch would give its run. Runs that a batch has put aside (`NAME.before-1`) are left
+    out.
     """
     wrong = []
     paths = [path for path in folder.glob("*/record.json") if not re.search(r"\.before-\d+$", path.parent.name)]
     for path, record in read(paths, wrong).items():
-        kept = results / f"{path.parent.name}.json"
+        try:
+            run = runs.check_parameters(runs.parameters_of(record), there=False)
+        except ValueError as error:  # a profile or network of another version
+            wrong.append(f"{path}: {error}")
+            continue
+        kept = results / f"{runs.run_name(run)}.json"
         try:
             runs.write_record(kept, record)
             print(f"new: {kept}")
         except FileExistsError:
             try:
                 if runs.read_record(kept) != record:
-                    wrong.append(f"{path}: {kept} is another record of that name and stays; rename one of the two")
+                    wrong.append(f"{path}: {kept} is another record of the same run and stays; remove one of the two")
             except ValueError:
                 pass  # a damaged record of that name: named with all others
     return wrong

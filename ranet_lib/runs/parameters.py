@@ -101,6 +101,22 @@ def _output_dir(run):
     return folder
 
 
+def parameters_of(record):
+    """The parameters of train.ipynb that make the run of `record` again, a dict without `data_dir` and `output_dir`.
+
+    What the profile or the network has of itself is left out. Raises a ValueError for a profile or network that this
+    version does not know.
+    """
+    model, used = record["model"], record["recipe"]
+    usual, own = vars(recipe(used["profile"])), models.check_options(model["name"], {})
+    asked = {"model": model["name"], "dataset": record["dataset"]["name"], "profile": used["profile"]}
+    asked |= {"seed": record["seed"]} | ({"label_noise": noise} if (noise := record["label_noise"]) else {})
+    asked |= {key: used[key] for key in ("epochs", "batch_size", "learning_rate") if used[key] != usual[key]}
+    asked |= {"mixed_precision": used["precision"]} if used["precision"] != usual["precision"] else {}
+    changed = {key: value for key, value in model["options"].items() if key not in own or own[key] != value}
+    return asked | ({"model_options": changed} if changed else {})
+
+
 def run_name(run):
     """The name of a `run` of `check_parameters`: model, data, profile, seed, and a digest of what differs from those.
 
