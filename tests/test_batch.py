@@ -170,7 +170,9 @@ class Story:
             batch.kill()
             batch.communicate()
         self.before = finished(self.folder)
-        self.damaged_record = min(self.before)
+        others = {run.name for run in (self.without_kernel, self.without_papermill, self.damaged_checkpoint)}
+        unharmed = {path.parent.name for path in self.folder.glob("*/model.weights.h5")} & set(self.before) - others
+        self.damaged_record = min(unharmed)
         path = self.folder / self.damaged_record / "record.json"
         path.write_bytes(self.before[self.damaged_record][:-100])
         weights = next((self.damaged_checkpoint / "checkpoint").glob("*.weights.h5"))
