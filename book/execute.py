@@ -133,26 +133,16 @@ def run(path, timeout):
             stderr.seek(0)
             stderr.truncate()  # what a kernel said that ended as it began
             # The cache compares metadata of cells too, so no time may be put there.
-            patient = {"timeout": timeout, "startup_timeout": 600}
+            patient = {"timeout": timeout, "startup_timeout": 600, "iopub_timeout": 600}
             NotebookClient(notebook, record_timing=False, resources=where, **patient).execute(stderr=stderr)
 
         try:
-            started(attempt)
+            machine.started(attempt)
         except Exception:  # a cell's, or a kernel that has died
             failure = traceback.format_exc()
         seconds = time.monotonic() - began
         stderr.seek(0)
         return notebook, seconds, stderr.read().decode("utf-8", errors="replace"), failure
-
-
-def started(work):
-    """What `work()` returns; it is done again where its kernel ended at once: another process had taken its port."""
-    for left in (2, 1, 0):
-        try:
-            return work()
-        except RuntimeError as error:
-            if not left or "Kernel died before replying" not in str(error):
-                raise
 
 
 def on_stderr(notebook, said):

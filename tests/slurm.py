@@ -1,6 +1,8 @@
 """A Slurm cluster of one node, this machine: munged, slurmctld and slurmd, with files and ports of their own."""
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -31,6 +33,9 @@ SelectTypeParameters=CR_Core_Memory
 # As quick as Slurm can be.
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0
 KillWait=2
+# A busy machine may take long to answer, and to begin a job.
+MessageTimeout=100
+BatchStartTimeout=600
 # Finished jobs are remembered for an hour.
 MinJobAge=3600
 GresTypes=gpu
@@ -64,9 +69,9 @@ class Cluster:
         devices = ["/dev/null", "/dev/zero", "/dev/full"][:gpus]
         (folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in devices))
         # Snakemake's plugin takes SLURM_CONF from the environment of a job's step, so srun has to bring its own.
-        srun = folder / "bin" / "srun"
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
-        srun.chmod(0o755)
+        self._put_before("srun", f'SLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"')
+        self.asked = folder / "asked"  # touched whenever Snakemake has asked how its jobs are
+        self._put_before("squeue", f'{shutil.which("squeue")} "$@"; status=$?; touch {self.asked}; exit $status')
         path = f"{folder / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
         self.environment["RANET_ALLOW_CPU"] = "1"  # its GPU is one in name only
@@ -87,6 +92,12 @@ class Cluster:
         except BaseException:
             self.stop()
             raise
+
+    def _put_before(self, name, commands):
+        """Have `commands` of the shell done where one of Slurm's commands is called."""
+        instead = self.folder / "bin" / name
+        instead.write_text(f"#!/bin/sh\n{commands}\n")
+        instead.chmod(0o755)
 
     def _start(self, *words):
         with open(self.folder / f"{words[0]}.out", "wb") as log:
@@ -124,11 +135,11 @@ class Cluster:
 
 
 def free_ports(count):
-    """Ports of this machine that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports of this machine that nothing listens on, below those that the system hands out to whoever asks."""
+    ports = set()
+    while len(ports) < count:
+        with socket.socket() as one, contextlib.suppress(OSError):
+            # Not by `random` itself: conftest.py seeds it for every test alike.
+            one.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_000)))
+            ports.add(one.getsockname()[1])
+    return sorted(ports)

@@ -175,7 +175,9 @@ class Story:
         self.damaged_record = min(unharmed)
         path = self.folder / self.damaged_record / "record.json"
         path.write_bytes(self.before[self.damaged_record][:-100])
-        weights = next((self.damaged_checkpoint / "checkpoint").glob("*.weights.h5"))
+        checkpoint = self.damaged_checkpoint / "checkpoint"
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        weights = checkpoint / state["weights"]  # beside which the killed run may have left half of the next
         weights.write_bytes(weights.read_bytes()[:-100])
 
         again = start(self.folder, self.grid, "--jobs", "2")
@@ -248,12 +250,12 @@ def test_a_full_disk_costs_the_run_but_leaves_nothing_half_written(tmp_path):
     try:
         grid = write_grid(tmp_path / "grid.yaml", entry())
         full = start(disk, grid)
-        output = full.communicate(timeout=600)[0]
+        output = full.communicate(timeout=3600)[0]
         assert full.returncode == 1 and f"The disk of {disk} is full" in output and "0 of 1 runs finished" in output
         assert not list(disk.glob("*/record.json")) and not list(disk.glob("*/*.weights.h5"))
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         again = start(disk, grid)
-        output = again.communicate(timeout=600)[0]
+        output = again.communicate(timeout=3600)[0]
         assert again.returncode == 0 and "1 of 1 runs finished" in output, output
         assert [runs.read_record(path) for path in disk.glob("*/record.json")]
     finally:

@@ -127,11 +127,12 @@ class Story:
             batch = self.start()
             self.cancelled = wait_for(self.run_at_work)
             self.cluster.run("scancel", self.jobs_of(self.cancelled)[0]["JobId"])
-            wait_for(lambda: self.jobs_of(self.cancelled, "PENDING"))
+            wait_for(lambda: self.jobs_of(self.cancelled, "CANCELLED"))
             self.going_on = wait_for(self.run_at_work)
             # It stands still until the next batch has seen it, however quick the machine is.
             kernel = wait_for(lambda: kernel_of(self.folder / self.going_on))
             os.kill(kernel, signal.SIGSTOP)
+            wait_for(lambda: self.jobs_of(self.cancelled, "PENDING"))
             batch.kill()
             batch.communicate()
 
@@ -149,6 +150,10 @@ class Story:
             self.refused_status, self.refused_output = self.end(self.start("more", "run:slurm_partition=none"))
             batch = self.start("more")
             self.interrupted = wait_for(self.run_at_work)
+            kernel = wait_for(lambda: kernel_of(self.folder / self.interrupted))
+            os.kill(kernel, signal.SIGSTOP)  # so that the run does not end before it is interrupted
+            # While Snakemake asks how jobs are, it has no list of those to cancel. Then it waits, 11 seconds or more.
+            wait_for(lambda: 1 < time.time() - self.cluster.asked.stat().st_mtime < 5)
             os.killpg(batch.pid, signal.SIGINT)
             self.interrupted_status, self.interrupted_output = self.end(batch)
             self.interrupted_job = wait_for(lambda: self.jobs_of(self.interrupted, "CANCELLED"))[0]

@@ -2,6 +2,7 @@ import hashlib
 import multiprocessing
 import pickle
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -210,11 +211,11 @@ def test_a_redirect_and_a_slow_source_are_followed_to_the_end(archive, server, t
 
 
 def test_total_failure_names_every_source_and_the_way_out(archive, server, tmp_path):
-    closed = Server()
-    closed.server_close()  # nothing listens there any more
-    sources = [server.url("missing"), closed.url("good"), "file:///etc/hostname", "http://no-such-host.invalid/x"]
-    with pytest.raises(DownloadError) as failure:
-        fetch(archive, tmp_path, sources=sources, timeout=1)
+    with socket.socket() as closed, pytest.raises(DownloadError) as failure:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        refuses = "http://{}:{}/good".format(*closed.getsockname())
+        sources = [server.url("missing"), refuses, "file:///etc/hostname", "http://no-such-host.invalid/x"]
+        fetch(archive, tmp_path, sources=sources, timeout=10)
     message = str(failure.value)
     for source, reason in zip(sources, ["404", "refused", "not an http", "(?:[Nn]ame|stalled)"], strict=True):
         assert re.search(f"{re.escape(source)}: .*{reason}", message), message

@@ -8,8 +8,8 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from execute import started
 from jupyter_client.manager import start_new_kernel
+from machine import started
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By

@@ -8,7 +8,8 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from runs import ROOT
+from machine import started
+from runs import PATIENT, ROOT
 
 from ranet_lib import runs
 
@@ -114,8 +115,8 @@ def test_a_group_of_ones_own_has_a_table_among_the_results(tmp_path):
         shutil.copytree(ROOT / "book" / name, book / name)
     mine = "mine:\n  - {model: attention_tiny, dataset: cluttered_digits, profile: laptop, epochs: [15, 16]}\n"
     (book / "experiments" / "grid.yaml").write_text(TEXT + mine, encoding="utf-8")
-    patient = {"progress_bar": False, "start_timeout": 600}
-    papermill.execute_notebook(ROOT / "book" / "15_results.ipynb", executed, cwd=book, **patient)
+    page = ROOT / "book" / "15_results.ipynb"
+    started(lambda: papermill.execute_notebook(page, executed, cwd=book, **PATIENT))
     cells = nbformat.read(executed, as_version=4).cells
     shown = [output["data"] for cell in cells for output in cell.get("outputs", []) if "data" in output]
     (table,) = [text for data in shown if "The group mine" in (text := data.get("text/html", ""))]

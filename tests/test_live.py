@@ -7,6 +7,7 @@ import sys
 
 import nbformat
 import pytest
+from machine import started
 from nbclient import NotebookClient
 from programs import find_programs
 from runs import ROOT
@@ -47,7 +48,7 @@ def lab(live, tmp_path_factory):
             notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
             notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
             if by_program:
-                NotebookClient(notebook, startup_timeout=600).execute()
+                started(lambda: NotebookClient(notebook, startup_timeout=600, iopub_timeout=600).execute())
             nbformat.write(notebook, folder / name)
             server.trust(folder / name)
             opened = live.Notebook(browser, server, name)

@@ -8,7 +8,8 @@ import keras
 import nbformat
 import papermill
 import pytest
-from runs import TRAIN
+from machine import started
+from runs import PATIENT, TRAIN
 from test_book import PAGES, each
 
 from ranet_lib import datasets, models, runs, training
@@ -18,9 +19,7 @@ def test_a_wrong_parameter_stops_it_in_the_first_cell(tmp_path):
     parameters = {"output_dir": str(tmp_path / "run"), "modle": "attention_56"}
     message = "unknown parameter 'modle'; the parameters are: model, model_options, dataset"
     with pytest.raises(papermill.PapermillExecutionError, match=message):
-        papermill.execute_notebook(
-            TRAIN, tmp_path / "out.ipynb", parameters=parameters, progress_bar=False, start_timeout=600
-        )
+        started(lambda: papermill.execute_notebook(TRAIN, tmp_path / "out.ipynb", parameters, **PATIENT))
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     failed = [cell for cell in executed.cells if cell.cell_type == "code" and cell.metadata.papermill.exception]
     assert len(failed) == 1 and "check_parameters" in failed[0].source

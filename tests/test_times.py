@@ -5,6 +5,7 @@ import re
 import statistics
 
 import execute
+import machine
 import nbformat
 import pytest
 import times
@@ -39,9 +40,9 @@ def test_a_kernel_that_ended_as_it_began_is_started_again_and_nothing_else_is():
 
         if tried < len(happens):
             with pytest.raises(RuntimeError):
-                execute.started(work)
+                machine.started(work)
         else:
-            assert execute.started(work) == 7
+            assert machine.started(work) == 7
         assert len(happens) - len(list(left)) == tried
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 def run(folder, **parameters):
     """Run it in `folder`, by papermill's command; the record."""
     process = run_train(folder, **parameters)
-    _, errors = process.communicate(timeout=900)
+    _, errors = process.communicate(timeout=3600)
     assert process.returncode == 0, errors[-3000:]
     return runs.read_record(folder / "record.json")
 

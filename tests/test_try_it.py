@@ -12,6 +12,7 @@ from firefox import Firefox, find_firefox
 from opened import RUN_AXE, WIDER_THAN_WINDOW, axe
 from PIL import Image
 from programs import find_programs
+from runs import build_site
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
@@ -30,16 +31,25 @@ PREDICT = """((values, count) => {
 
 
 @pytest.fixture(scope="module")
-def page(site, browser):
-    if not (site / "_static" / "live" / "runtime.js").exists():
+def whole(site):
+    """The site with what the page loads; where npm failed as it was built, it is built once more."""
+    runtime = site / "_static" / "live" / "runtime.js"
+    if not runtime.exists():
+        build_site()
+    if not runtime.exists():
         reached = False
         if npm := shutil.which("npm"):
             ping = [npm, "ping", "--fetch-retries=0", "--fetch-timeout=30000"]
             reached = subprocess.run(ping, capture_output=True).returncode == 0
         give_up = pytest.fail if reached or os.environ.get("CI") else pytest.skip
         give_up("the site was built without npm's packages; `make book` says why")
+    return site
+
+
+@pytest.fixture(scope="module")
+def page(whole, browser):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", DESK)
-    browser.get((site / "book" / "try_it.html").as_uri())
+    browser.get((whole / "book" / "try_it.html").as_uri())
     assert not browser.execute_script("return typeof tf !== 'undefined'")  # nothing is loaded before it is asked for
     press(browser, part(browser, "load"))
     WebDriverWait(browser, 600).until(lambda _: "answers" in said(browser) or trouble(browser))
@@ -105,12 +115,12 @@ def test_logits_and_masks_are_those_of_the_library(page):
 
 
 @pytest.mark.slow
-def test_firefox_runs_it_from_a_file_too(site, tmp_path):
+def test_firefox_runs_it_from_a_file_too(whole, tmp_path):
     if not find_firefox():
         find_programs(["firefox-esr"], ["firefox-esr"])
     browser = Firefox(find_firefox(), tmp_path)
     try:
-        browser.get((site / "book" / "try_it.html").as_uri())
+        browser.get((whole / "book" / "try_it.html").as_uri())
         browser.run("""document.querySelector('[data-part="load"]').click()""")
         browser.until("""document.querySelector('[data-part="said"]').textContent.includes("answers")""")
         logits, *found = browser.run(f"{PREDICT}({some_images().ravel().tolist()}, 4)")

@@ -1,4 +1,4 @@
-"""How much of this machine a process may use: fewer cores and less memory than there are, in a container or a job."""
+"""How much of this machine a process may use (in a container or a job, less than there is); starting a kernel on it."""
 
 import contextlib
 import os
@@ -22,6 +22,16 @@ def count_memory():
     except (AttributeError, ValueError):
         fitted = 2**33
     return min([fitted, *_limits("memory.max")])
+
+
+def started(work):
+    """What `work()` returns; it is done again where its kernel ended at once: another process had taken its port."""
+    for left in (2, 1, 0):
+        try:
+            return work()
+        except RuntimeError as error:
+            if not left or "Kernel died before replying" not in str(error):
+                raise
 
 
 def _limits(name):

@@ -22,6 +22,7 @@ if __name__ == "__main__":
     processes.end_with_parent()  # at once: what comes next takes seconds
 
 import papermill  # noqa: E402
+from machine import started  # noqa: E402
 
 TRAIN = Path(__file__).resolve().parent / "train.ipynb"
 
@@ -49,10 +50,10 @@ def main(folder, parameters):
             # A kernel of this environment, also where JUPYTER_PATH or the home folder has another's.
             places = [os.path.join(sys.prefix, "share", "jupyter"), os.environ.get("JUPYTER_PATH")]
             os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, places))
-            papermill.execute_notebook(
-                as_it_is(TRAIN), as_it_is(folder / "train.ipynb"), parameters | {"output_dir": str(folder)},
-                progress_bar=False, start_timeout=600,  # seconds: on a busy machine the usual 60 are too few
-            )  # fmt: skip
+            patient = {"start_timeout": 600, "iopub_timeout": 600}  # seconds: a busy machine needs more than 60 and 4
+            notebooks = as_it_is(TRAIN), as_it_is(folder / "train.ipynb")
+            parameters |= {"output_dir": str(folder)}
+            started(lambda: papermill.execute_notebook(*notebooks, parameters, progress_bar=False, **patient))
             for gpu in gpus:
                 gpu.close()
         except Exception:

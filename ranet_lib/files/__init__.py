@@ -45,6 +45,8 @@ def alone_in(output_dir):
         with filelock.FileLock(path, timeout=0):
             finished = path.with_name("record.json").exists()
             if not finished:
+                for left in path.parent.glob(".*-history.csv"):  # by a process that was killed as it wrote
+                    left.unlink()
                 yield
             with contextlib.suppress(PermissionError):  # Windows does not delete an open file
                 path.unlink()
