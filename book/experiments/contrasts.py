@@ -11,6 +11,7 @@ import yaml
 from ranet_lib import runs, training
 
 SEEDS = 0, 1, 2  # named beforehand too: other seeds do not count
+UNTESTED = "no seed with a finished run on both sides yet"
 
 
 def read_claims():
@@ -66,14 +67,22 @@ def lead(found):
     }  # fmt: skip
 
 
+def clear(found):
+    """Whether no interval of what `runs.paired` found contains zero: of these networks, and over seeds if there are."""
+    over_seeds = found["seeds_low"] is None or found["seeds_low"] * found["seeds_high"] > 0
+    return found["low"] * found["high"] > 0 and over_seeds
+
+
 def line(row):
     """A row of the family, tested, as a line of a table: the claim, what was found, and how sure that is."""
-    found = row["found"]
+    found, over_seeds = row["found"], "one seed, no test over seeds"
+    if found["seeds_low"] is not None:
+        over_seeds = f"over {len(found['seeds'])} seeds: {found['seeds_low']:+.2f} to {found['seeds_high']:+.2f}, "
+        over_seeds += f"p over seeds {p_text(row['holm_seeds'])}"
     return {
         "claim": row["claim"],
         "found (points)": f"{verdict(row)}: {found['lead']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]",
-        "how sure": f"p {p_text(row['holm'])}; would find {row['detectable']:.2f}; over seeds: "
-        f"{lead(found)['95%, over seeds']}, p over seeds {p_text(row['holm_seeds'])}",
+        "how sure": f"p {p_text(row['holm'])}; would find {row['detectable']:.2f}; {over_seeds}",
     }
 
 
@@ -102,7 +111,7 @@ def outcome(row):
 
     interval = f"95% interval {between(found['low'], found['high'])}"
     if found["seeds_low"] is not None:
-        interval += f", over seeds {between(found['seeds_low'], found['seeds_high'])}"
+        interval += f", over {len(found['seeds'])} seeds {between(found['seeds_low'], found['seeds_high'])}"
     told = f"*{row['claim']}*: {of}, {by}{-found['lead'] if turned else found['lead']:{sign}.2f} points ({interval})"
     finds = f"; the test finds a lead of {row['detectable']:.2f} points four times in five"
     return told + finds * (row["verdict"] == "no lead found")
@@ -124,18 +133,27 @@ def counted(rows):
 
 
 def told(rows):
-    """How many of some rows have been tested, and what came of them; up to three are named."""
+    """How many of some rows have been tested, and what came of them.
+
+    Up to three are named; of more, those that are borne out or reversed.
+    """
     tested = [row for row in rows if row["found"]]
     lost = sum(row["failed"] > 0 for row in rows if not row["found"])
     if not tested and len(rows) == 1:
-        return "The claim does not have runs on both sides yet." + " A run of it failed." * (lost > 0)
-    failed = f" In {lost} {'more' if tested else 'of them'}, a run failed before both sides had one." if lost else ""
+        return f"The claim has {UNTESTED}." + " A run of it failed." * (lost > 0)
+    failed = f" In {lost} {'more' if tested else 'of them'}, a run failed." if lost else ""
     if not tested:
-        return f"Of the {len(rows)} claims named before their runs, none has runs on both sides yet.{failed}"
-    seeds = ", ".join(map(str, SEEDS))
-    final = all(row["final"] for row in tested)
-    so_far = "" if final else f" Until all runs with the seeds {seeds} are there, verdicts may change."
-    came = counted(tested) if len(tested) > 3 else "; ".join(map(outcome, tested))
+        return f"None of the {len(rows)} claims named before their runs has been tested: each has {UNTESTED}.{failed}"
+    so_far = ""
+    if not all(row["final"] for row in tested):
+        but = " (a failed run has not)" * any(row["failed"] for row in rows)
+        so_far = f" Until every run with the seeds {', '.join(map(str, SEEDS))} has finished{but}, verdicts may change."
+    named = tested
+    if len(tested) > 3:
+        named = [row for row in tested if row["verdict"] in ("borne out", "reversed")]
+    came = "; ".join(map(outcome, named))
+    if named != tested:
+        came = counted(tested) + f". {came}" * bool(came)
     if len(rows) == 1:
         return f"The claim has been tested. {came}.{so_far}"
     have = f"Of {len(rows)} claims, {len(tested)} {'has' if len(tested) == 1 else 'have'}"
@@ -155,6 +173,8 @@ def settled(leads):
         sure = [f"{name}, {several[name]['lead']:+.2f} points" for name, p in zip(several, adjusted) if p < 0.05]
         have = "have" if len(sure) > 1 else "has"
         count = f"Of {len(several)} leads over several seeds, {len(sure) or 'none'} {have}"
+        if len(sure) == len(several) - 1 > 2:
+            sure = [f"all but {name}" for name, p in zip(several, adjusted) if p >= 0.05]
         if len(several) == 1:
             count = "The one lead over several seeds " + ("has" if sure else "does not have")
         elif len(sure) == len(several):
@@ -164,9 +184,9 @@ def settled(leads):
     return " ".join(told)
 
 
-def left_out(records):
-    """A sentence that starts with a space and names the runs of the laptop study that failed; nothing if none did."""
-    recipe = dataclasses.asdict(training.recipe("study"))
+def left_out(records, profile="study"):
+    """A sentence that starts with a space and names the runs by a profile that failed; nothing if none did."""
+    recipe = dataclasses.asdict(training.recipe(profile))
     failed = [row for row in runs.summary(records) if row["failed"] and row["recipe"] == recipe]
     named = "; ".join(f"{row['label']} ({row['failed']} of {row['failed'] + row['n']})" for row in failed)
     return f" Some runs failed and are left out: {named}." if failed else ""
