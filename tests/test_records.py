@@ -161,7 +161,7 @@ def test_a_failed_run_has_a_record_without_a_test(failed, tmp_path):
 def test_a_run_that_diverges_leaves_a_failed_record(tmp_path):
     folder = tmp_path / "runs" / "diverges"
     process = run_train(folder, profile="smoke", learning_rate=1e30)
-    errors = process.communicate(timeout=600)[1]
+    errors = process.communicate(timeout=3600)[1]
     assert process.returncode != 0 and re.search("training diverged in epoch 1: the loss is (nan|inf)", errors)
     record = runs.read_record(folder / "record.json")
     assert record["failure"].startswith("training diverged in epoch 1") and record["history"] == []
@@ -171,7 +171,8 @@ def test_a_run_that_diverges_leaves_a_failed_record(tmp_path):
     command = [sys.executable, str(EXPERIMENTS / "results.py"), str(folder.parent), "--results", str(tmp_path / "kept")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "1 failed" in done.stdout, done.stderr
-    assert runs.read_record(tmp_path / "kept" / "diverges.json") == record
+    run = runs.check_parameters(runs.parameters_of(record), there=False)
+    assert runs.read_record(tmp_path / "kept" / f"{runs.run_name(run)}.json") == record
 
 
 # --- What was printed
@@ -348,6 +349,7 @@ def test_results_are_taken_once_and_what_is_wrong_is_named(record, failed, tmp_p
     made = {"first": new, "same": same, "other": another(other, 60.0), "failed": failed}
     made |= {"same.before-1": another(same, 50.0)}  # which a batch has put aside
     made |= {"old": another(record, recipe__profile="long")}  # which is gone
+    made |= {"changed": another(record, recipe__weight_decay=0.5)}
     for place, one in made.items():
         runs.write_record(folder / place / "record.json", one)
     (folder / "broken").mkdir()
@@ -364,8 +366,9 @@ def test_results_are_taken_once_and_what_is_wrong_is_named(record, failed, tmp_p
     assert {path.name for path in kept.glob("*.json")} == {f"{name}{seed}.json" for seed in range(4)}
     assert runs.read_record(kept / f"{name}1.json") == new
     assert before == {path: path.read_bytes() for path in before}
-    broken, old, other = said.err.splitlines()
+    broken, changed, old, other = sorted(said.err.splitlines())
     assert broken.startswith(f"{folder / 'broken' / 'record.json'}: not a run record: $.test.last_epoch.error: 101")
+    assert changed.endswith("record.json: the profile 'smoke' has changed since this run, in weight_decay")
     assert old.startswith(f"{folder / 'old' / 'record.json'}: profile must be one of ")
     assert other.startswith(f"{folder / 'other' / 'record.json'}: {kept / name}2.json is another record of the same ru")
     assert said.out.count("new: ") == 2 and "attention_tiny  cluttered_digits (embedded)" in said.out
@@ -374,7 +377,7 @@ def test_results_are_taken_once_and_what_is_wrong_is_named(record, failed, tmp_p
     assert results.main([str(folder), "--results", str(kept)]) == 1
     again = capsys.readouterr()
     assert f"{kept / name}1.json: " in again.err and "new: " not in again.out
-    assert len(again.err.splitlines()) == 4
+    assert len(again.err.splitlines()) == 5
 
 
 def test_nothing_wrong_is_exit_code_0(record, tmp_path, capsys, monkeypatch):

@@ -2,9 +2,10 @@
 
     python book/experiments/results.py [RUNS]
 
-RUNS is a folder of runs, such as a batch leaves (`runs` if it is not named). RUNS/NAME/record.json becomes
-book/results/NAME.json. A record that is there already is never replaced. What does not follow the schema, and what
-has the name of another record, is named at the end, and the exit status is then 1.
+RUNS is a folder of runs, such as a batch leaves (`runs` if it is not named). The record of each becomes
+book/results/NAME.json, with the name that a batch gives such a run, whatever its folder is called. A record that is
+there already is never replaced. What does not follow the schema, what this version cannot make again, and another
+record of a run that is there already is named at the end, and the exit status is then 1.
 """
 
 import argparse

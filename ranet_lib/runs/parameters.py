@@ -102,17 +102,20 @@ def _output_dir(run):
 
 
 def parameters_of(record):
-    """The parameters of train.ipynb that make the run of `record` again, a dict without `data_dir` and `output_dir`.
+    """The parameters of train.ipynb that make the run of `record` again, a dict without folders and `devices`.
 
     What the profile or the network has of itself is left out. Raises a ValueError for a profile or network that this
-    version does not know.
+    version does not know or has otherwise.
     """
     model, used = record["model"], record["recipe"]
     usual, own = vars(recipe(used["profile"])), models.check_options(model["name"], {})
     asked = {"model": model["name"], "dataset": record["dataset"]["name"], "profile": used["profile"]}
     asked |= {"seed": record["seed"]} | ({"label_noise": noise} if (noise := record["label_noise"]) else {})
-    asked |= {key: used[key] for key in ("epochs", "batch_size", "learning_rate") if used[key] != usual[key]}
-    asked |= {"mixed_precision": used["precision"]} if used["precision"] != usual["precision"] else {}
+    changed = {key: used[key] for key in usual if used[key] != usual[key]}
+    asked |= {"mixed_precision": changed.pop("precision")} if "precision" in changed else {}
+    if other := changed.keys() - {"epochs", "batch_size", "learning_rate"}:
+        raise ValueError(f"the profile {used['profile']!r} has changed since this run, in {', '.join(sorted(other))}")
+    asked |= changed
     changed = {key: value for key, value in model["options"].items() if key not in own or own[key] != value}
     return asked | ({"model_options": changed} if changed else {})
 
