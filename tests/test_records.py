@@ -50,6 +50,14 @@ def test_the_books_records_have_the_names_that_their_runs_have():
         assert asked == runs.settings_of(record) | {"recipe": {}}
 
 
+def test_the_parameters_of_shipped_weights_are_those_of_their_records():
+    """Also of a record that is older than a field of the recipe."""
+    for record in map(runs.pretrained_record, runs.list_pretrained()):
+        run = runs.check_parameters(runs.parameters_of(record), there=False)
+        told = record["model"]["name"], record["dataset"]["name"], record["seed"], record["recipe"]["epochs"]
+        assert (run["model"], run["dataset"], run["seed"], run["recipe"].epochs) == told
+
+
 def test_written_and_read_it_is_the_same(record, tmp_path):
     path = tmp_path / "deep" / "record.json"
     runs.write_record(path, record)

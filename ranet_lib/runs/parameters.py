@@ -111,7 +111,7 @@ def parameters_of(record):
     usual, own = vars(recipe(used["profile"])), models.check_options(model["name"], {})
     asked = {"model": model["name"], "dataset": record["dataset"]["name"], "profile": used["profile"]}
     asked |= {"seed": record["seed"]} | ({"label_noise": noise} if (noise := record["label_noise"]) else {})
-    changed = {key: used[key] for key in usual if used[key] != usual[key]}
+    changed = {key: used[key] for key in usual if used.get(key, usual[key]) != usual[key]}
     asked |= {"mixed_precision": changed.pop("precision")} if "precision" in changed else {}
     if other := changed.keys() - {"epochs", "batch_size", "learning_rate"}:
         raise ValueError(f"the profile {used['profile']!r} has changed since this run, in {', '.join(sorted(other))}")
