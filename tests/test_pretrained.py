@@ -150,6 +150,16 @@ def shipped():
         yield pytest.param(name, marks=[] if embedded else pytest.mark.slow)
 
 
+def assert_equal_but_for_rounding(network, data, record):
+    """Image by image: each processor rounds sums of 16 bits in its own way, to as many right answers as wrong ones."""
+    answers = network.predict(data.prepare(data.test.images), batch_size=250, verbose=0).argmax(axis=1)
+    labels, recorded = runs.answers.of_record(record)
+    np.testing.assert_array_equal(labels, data.test.labels)
+    other = int((answers != recorded).sum())
+    assert other < 0.05 * len(labels)  # 0.2% for 10 classes and 2.6% for 100, from one AMD processor to another
+    assert abs(int((answers == labels).sum()) - int((recorded == labels).sum())) <= 4 * other**0.5  # 4 sigma of chance
+
+
 @pytest.mark.parametrize("name", list(shipped()))
 def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
     record = runs.pretrained_record(name)
@@ -159,17 +169,18 @@ def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
     else:
         data = datasets.load_dataset(recorded["name"], seed=record["seed"])
         assert data.fingerprint == recorded["fingerprint"]
-    found = {}
-    for precision in dict.fromkeys((record["recipe"]["precision"], "float32")):  # the last is looked at again below
+    trained_in = record["recipe"]["precision"]
+    for precision in dict.fromkeys((trained_in, "float32")):  # the last is looked at again below
         keras.config.set_dtype_policy(precision)
         try:
             network = runs.load_pretrained(name)
         finally:
             keras.config.set_dtype_policy("float32")
-        found[precision] = training.evaluate(network, data, data.test)["error"]
-    half = 0.1  # what half precision may cost, as ship.py has it
-    assert found[record["recipe"]["precision"]] == pytest.approx(record["test"]["last_epoch"]["error"], abs=half)
-    assert found["float32"] == pytest.approx(runs.pretrained._about(name)["float32_error"], abs=half)
+        if precision != "float32":
+            assert_equal_but_for_rounding(network, data, record)
+    error, half = training.evaluate(network, data, data.test)["error"], 0.1  # what half precision may cost, see ship.py
+    assert trained_in != "float32" or error == pytest.approx(record["test"]["last_epoch"]["error"], abs=half)
+    assert error == pytest.approx(runs.pretrained._about(name)["float32_error"], abs=half)
     if "localization" in record:
         scores, kept = masks.localization(network, data), record["localization"]
         assert scores["modules"] == pytest.approx(kept["modules"], abs=0.002)
