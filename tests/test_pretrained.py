@@ -179,8 +179,10 @@ def test_shipped_weights_reproduce_what_was_recorded_of_them(name, request):
         if precision != "float32":
             assert_equal_but_for_rounding(network, data, record)
     error, half = training.evaluate(network, data, data.test)["error"], 0.1  # what half precision may cost, see ship.py
-    assert trained_in != "float32" or error == pytest.approx(record["test"]["last_epoch"]["error"], abs=half)
-    assert error == pytest.approx(runs.pretrained._about(name)["float32_error"], abs=half)
+    in_float32, by_record = runs.pretrained._about(name)["float32_error"], record["test"]["last_epoch"]["error"]
+    assert in_float32 == pytest.approx(by_record, abs=half)
+    assert trained_in != "float32" or error == pytest.approx(by_record, abs=half)
+    assert error == pytest.approx(in_float32, abs=half)
     if "localization" in record:
         scores, kept = masks.localization(network, data), record["localization"]
         assert scores["modules"] == pytest.approx(kept["modules"], abs=0.002)
