@@ -130,7 +130,7 @@ def of_file(path):
 
 #: Terms that are everyday words as well: they are linked where they are meant, and a test cannot tell.
 EVERYDAY = {
-    "checkpoint", "contrast", "explorer", "gate", "head", "leakage", "power", "profile", "projection", "spread",
+    "checkpoint", "contrast", "explorer", "gate", "head", "lead", "leakage", "power", "profile", "projection", "spread",
     "stage", "standard error",
 }  # fmt: skip
 LINK = re.compile(r"\{term\}`(?P<text>[^`<]*)(?:<(?P<target>[^>]*)>)?`")
