@@ -149,7 +149,7 @@ _build/residual-attention.pdf _build/residual-attention.epub: _build/residual-at
 _build/cache.stamp: .venv/$(BACKEND).stamp $(IMPORTED)
 	rm -rf _build/.jupyter_cache
 	@mkdir -p _build
-	@.venv/bin/python -m compileall -q ranet_lib book/one_page  # which would change the folders later
+	@.venv/bin/python -m compileall -q ranet_lib book/one_page book/_ext  # which would change the folders later
 	@touch $@
 
 # The runs that test-repeat keeps go with it.

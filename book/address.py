@@ -47,10 +47,13 @@ def repository(root=ROOT):
 
 
 def _remote(root):
-    """The remote `origin`, or an empty text: without one, without a repository, without git."""
-    asked = ["git", "-C", str(root), "remote", "get-url", "origin"]
+    """The remote `origin`, or an empty text: without one, without git, or where `root` is a folder of another's."""
+
+    def git(*words):
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
+
     try:
-        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        return "" if git("rev-parse", "--show-prefix") else git("remote", "get-url", "origin")
     except OSError:
         return ""
 

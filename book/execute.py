@@ -126,8 +126,11 @@ def duration(seconds):
 def run(path, timeout):
     """Run a notebook in a kernel: the notebook with its outputs, the seconds, what the kernel said, why it failed."""
     notebook, failure, began = read(path), None, time.monotonic()
-    where = {"metadata": {"path": str(path.parent)}}
-    with tempfile.TemporaryFile() as stderr:  # of the kernels that run at the same time, each has its own
+    # The experiment notebook leaves its run where it runs; a page's run is not to be resumed or collected.
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    # Of the kernels that run at the same time, each has its own stderr.
+    with scratch as elsewhere, tempfile.TemporaryFile() as stderr:
+        where = {"metadata": {"path": elsewhere if path.parent.name == "experiments" else str(path.parent)}}
 
         def attempt():
             stderr.seek(0)

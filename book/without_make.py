@@ -66,10 +66,12 @@ def book(asked, more):
     shutil.rmtree(ROOT / "_build" / "html", ignore_errors=True)
     # The cache compares only the code of the notebooks, not the library and the records that they read.
     kept, stamp = ROOT / "_build" / ".jupyter_cache", ROOT / "_build" / "cache.stamp"  # as make has them
-    folders = (ROOT / "ranet_lib", *(ROOT / "book" / name for name in ("results", "experiments", "one_page", "live")))
+    folders = (ROOT / "ranet_lib", *(ROOT / "book" / name for name in ("results", "one_page", "live")))
     for folder in folders:  # now: folders count, which change when a file is removed or compiled
         compileall.compile_dir(folder, quiet=2)
     files = [path for folder in folders for path in (folder, *folder.rglob("*")) if "__pycache__" not in path.parts]
+    # Of the experiments, what chapters read; runs lie there too.
+    files += [path for kind in ("grid.*", "contrasts.*") for path in (ROOT / "book" / "experiments").glob(kind)]
     changed = max(path.stat().st_mtime for path in files if path.exists())
     if not stamp.exists() or changed > stamp.stat().st_mtime:
         shutil.rmtree(kept, ignore_errors=True)
@@ -86,8 +88,10 @@ def train_in(asked, more):
         sys.exit(f"train needs a folder that can be made; received {str(asked.folder)!r} ({error.strerror})")
     if (folder / "record.json").exists():  # its executed notebook would be replaced before the new one stops
         sys.exit(f"train needs a folder without a finished run; {str(asked.folder)!r} holds a record.json")
-    notebook = ROOT / "book" / "experiments" / "train.ipynb"
-    return [["-m", "papermill", str(notebook), str(folder / "train.ipynb"), "-p", "output_dir", str(folder), *more]]
+    paths = ROOT / "book" / "experiments" / "train.ipynb", folder / "train.ipynb"
+    # papermill takes what stands in braces for the name of a parameter.
+    notebooks = (str(path).replace("{", "{{").replace("}", "}}") for path in paths)
+    return [["-m", "papermill", *notebooks, "-p", "output_dir", str(folder), *more]]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # Warnings and errors, but not what is for information only; 0 shows that too.
 if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1") != "0" and "tensorflow" not in sys.modules:
     from ranet_lib._quiet import QuietTensorFlow
-
     sys.meta_path.insert(0, QuietTensorFlow)
 
 __version__ = "0.1.0"

@@ -65,7 +65,6 @@ def logged_from(level, scope=None):
 
 if __name__ == "__main__":  # the other process
     import re
-
     for line in sys.stdin.buffer:
         if not re.match(INFORMATION, line):
             sys.stdout.buffer.write(line)

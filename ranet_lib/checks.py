@@ -47,6 +47,12 @@ def path(name, value):
     return found
 
 
+def outputs(model, count, dataset):
+    """Refuse a `model` of `count` outputs on a `dataset` of another number of classes."""
+    if count != dataset.num_classes:
+        raise ValueError(f"{model.name} has {count} outputs; {dataset.name} has {dataset.num_classes} classes")
+
+
 def once(pairs):
     """The names and values of a JSON object as a dict (an `object_pairs_hook`), if no name is given twice."""
     if len(found := dict(pairs)) < len(pairs):

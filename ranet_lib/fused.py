@@ -10,8 +10,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-register = keras.saving.register_keras_serializable(package="ranet_lib")
-
 
 def add(features, shortcut):
     """`features` plus a `shortcut` of their shape, where `features` come from a convolution without bias.
@@ -21,7 +19,6 @@ def add(features, shortcut):
     if not _on_processor_in_16_bits(features):
         return features + shortcut
     import tensorflow as tf
-
     zeros = tf.zeros(features.shape[-1], features.dtype)
     return tf.nn.bias_add(features, tf.raw_ops.PlaceholderWithDefault(input=zeros, shape=zeros.shape)) + shortcut
 
@@ -42,7 +39,6 @@ def up_sample(features, size, interpolation="bilinear"):
     if interpolation != "bilinear" or not _on_processor_in_16_bits(features):
         return ops.image.resize(features, size, interpolation=interpolation, data_format="channels_last")
     import tensorflow as tf
-
     _, height, width, channels = features.shape
     down, across = (tf.constant(_interpolation(*pair), features.dtype) for pair in zip((height, width), size))
     rows = tf.matmul(down, tf.reshape(features, (-1, height, width * channels)))
@@ -61,56 +57,58 @@ def _interpolation(before, after):
     return matrix
 
 
-def folded(chain, dtype="float32"):
+def folded(chain):
     """The layers of `chain` for use outside of training, each convolution joined with the normalisation after it.
 
     There a normalisation only multiplies and adds, which the kernel can do; the ReLU then joins that operation.
-    In 16 bits, by `dtype`, nothing is joined: it would turn more answers.
     """
-    if keras.backend.backend() != "tensorflow" or keras.backend.standardize_dtype(dtype) in ("float16", "bfloat16"):
+    if keras.backend.backend() != "tensorflow":
         return chain
     steps = []
     for layer in chain:
-        if steps and isinstance(layer, BatchNormalization) and isinstance(steps[-1], layers.Conv2D):
+        if steps and _joins(steps[-1], layer):
             steps[-1] = functools.partial(_convolve_and_normalize, steps[-1], layer)
         else:
             steps.append(layer)
     return steps
 
 
+def _joins(convolution, normalization):
+    """Whether `_convolve_and_normalize` is all that these layers do. (In 16 bits it would turn more answers.)"""
+    return (
+        type(convolution) is layers.Conv2D and type(normalization) is BatchNormalization
+        and convolution.activation is keras.activations.linear and convolution.dilation_rate == (1, 1)
+        and convolution.data_format == "channels_last" and _is_plain(normalization)
+        and convolution.compute_dtype == normalization.compute_dtype == "float32"
+        and convolution.built and normalization.built)  # fmt: skip
+
+
+def _is_plain(normalization):
+    return normalization.axis in (-1, 3) and normalization.center and normalization.scale
+
+
 def _convolve_and_normalize(convolution, normalization, inputs):
     import tensorflow as tf
-
-    dtype = keras.backend.result_type(inputs.dtype, "float32")
-    mean, variance, beta, gamma, kernel = (
-        ops.cast(each, dtype)
-        for each in (
-            normalization.moving_mean, normalization.moving_variance, normalization.beta, normalization.gamma,
-            convolution.kernel,
-        )
-    )  # fmt: skip
+    weights = normalization.moving_mean, normalization.moving_variance, normalization.beta, normalization.gamma
+    mean, variance, beta, gamma, kernel = (ops.cast(each, "float32") for each in (*weights, convolution.kernel))
     scale = gamma * ops.rsqrt(variance + normalization.epsilon)
     bias = beta - mean * scale
     if convolution.use_bias:
-        bias = bias + ops.cast(convolution.bias, dtype) * scale
-    outputs = ops.conv(inputs, ops.cast(kernel * scale, inputs.dtype), convolution.strides, convolution.padding,
-                       "channels_last")  # fmt: skip
-    return tf.nn.bias_add(outputs, ops.cast(bias, inputs.dtype))
+        bias = bias + ops.cast(convolution.bias, "float32") * scale
+    inputs = ops.cast(inputs, "float32")
+    outputs = ops.conv(inputs, kernel * scale, convolution.strides, convolution.padding, "channels_last")
+    return tf.nn.bias_add(outputs, bias)
 
 
 def _on_processor_in_16_bits(features):
     """Whether these are 16-bit values that TensorFlow computes on the processor."""
-    in_16_bits = keras.backend.standardize_dtype(features.dtype) in ("float16", "bfloat16")
-    return in_16_bits and keras.backend.backend() == "tensorflow" and not _accelerators()
-
-
-@functools.cache
-def _accelerators():
+    if keras.backend.backend() != "tensorflow" or features.dtype not in ("float16", "bfloat16"):
+        return False
     import tensorflow as tf
-    return tf.config.list_physical_devices("GPU")
+    return not tf.config.list_physical_devices("GPU")
 
 
-@register
+@keras.saving.register_keras_serializable(package="ranet_lib")
 class BatchNormalization(layers.BatchNormalization):
     """Batch normalisation over the last axis: `keras.layers.BatchNormalization`, faster on TensorFlow.
 
@@ -123,17 +121,17 @@ class BatchNormalization(layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         training = bool(training) and self.trainable
-        plain = self.axis in (-1, 3) and self.center and self.scale and mask is None and inputs.dtype != "float64"
-        fused = plain and keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4
-        if training and fused and _replicas() > 1:
-            self.synchronized = True  # Keras then takes the moments over all replicas
-        if not fused or (training and (self.synchronized or self.momentum == 0)):
+        fused = keras.backend.backend() == "tensorflow" and len(inputs.shape) == 4 and inputs.dtype != "float64"
+        fused = fused and mask is None and _is_plain(self)
+        if not fused:
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
-        scale, offset, mean, variance = (
-            ops.convert_to_tensor(each, "float32")
-            for each in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        )
+        if training and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            self.synchronized = True  # Keras then takes the moments over all replicas
+        if training and (self.synchronized or self.momentum == 0):
+            return super().call(inputs, training=training)
+        weights = self.gamma, self.beta, self.moving_mean, self.moving_variance
+        scale, offset, mean, variance = (ops.convert_to_tensor(each, "float32") for each in weights)
         if training:
             # The kernel's variance of a batch divides by n - 1, that of Keras by n: so does our moving average.
             known = None not in inputs.shape
@@ -148,9 +146,3 @@ class BatchNormalization(layers.BatchNormalization):
             self.moving_mean.assign(mean)
             self.moving_variance.assign(variance / unbiased)
         return outputs
-
-
-def _replicas():
-    """How many replicas of the network TensorFlow's strategy in scope has; 1 without one."""
-    import tensorflow as tf
-    return tf.distribute.get_strategy().num_replicas_in_sync

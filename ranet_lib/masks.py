@@ -106,11 +106,13 @@ class _Viewer(keras.Model):
         if images.shape[1:] != shape or not len(images) or images.dtype.kind in "biu":
             raise ValueError(f"{self.model.name} takes prepared images {shape}; received {images.dtype} {images.shape}")
         if batch_size is None:  # at most 128 MB for the largest map, of which a forward pass keeps a few at a time
-            largest = max(math.prod(layer.output.shape[1:]) for layer in self.model.layers)
+            largest = max(math.prod(layer.output.shape[1:]) for layer in parts(self.model))
             batch_size = max(1, min(250, 2**25 // largest))
         batch_size = checks.whole("batch_size", batch_size)
         with logged_from("ERROR"):  # TensorFlow warns of each function from the fifth on
-            return self.predict(images, batch_size=batch_size, verbose=0)
+            starts = range(0, len(images), batch_size)
+            seen = zip(*(self.predict_on_batch(images[start : start + batch_size]) for start in starts))
+            return [np.concatenate(arrays) for arrays in seen]
 
 
 def split_at(model, name):

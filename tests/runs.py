@@ -133,6 +133,12 @@ def run_train(folder, **parameters):
     )  # fmt: skip
 
 
+def result_of(record):
+    """What must repeat when a run is repeated: all of its record but times, machine and versions."""
+    kept = {key: each for key, each in record.items() if key not in ("time", "environment")}
+    return kept | {"history": [row | {"seconds": None} for row in record["history"]]}
+
+
 def kill_in_second_epoch(folder):
     """Start a run of profile `smoke` in `folder`; kill it, papermill and its kernel, once its first epoch is kept."""
     import psutil

@@ -44,7 +44,7 @@ def create(name):
 def main(name, folder, counts):
     import keras
 
-    from ranet_lib import training
+    from ranet_lib import masks, training
 
     class Killed(Exception):
         pass
@@ -62,10 +62,14 @@ def main(name, folder, counts):
     dataset = data()
 
     def run(to, devices, callbacks=()):
-        network = create(name)
+        network, callbacks = create(name), list(callbacks)
+        if masks.attention_modules(network):  # three images, which the devices do not divide
+            callbacks += [masks.MaskHistory(network, dataset.prepare(dataset.test.images[:3]))]
+        keras.config.set_dtype_policy("mixed_float16")  # that of a later network, which is not that of this one
         history = training.fit(
             network, dataset, recipe, folder / to, progress=False, callbacks=callbacks, devices=devices
         )
+        keras.config.set_dtype_policy("float32")
         test = training.test_errors(network, dataset, history, folder / to)
         training.finish(network, history, folder / to)
         weights = {weight.path: keras.ops.convert_to_numpy(weight) for weight in network.weights}
@@ -78,6 +82,7 @@ def main(name, folder, counts):
         try:
             run("killed", 2, [KillInSecondEpoch()])
         except Killed:
+            keras.config.set_dtype_policy("float32")
             run("killed", 2)
 
 

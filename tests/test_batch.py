@@ -13,7 +13,7 @@ import time
 
 import pytest
 from PIL import Image
-from runs import ROOT
+from runs import ROOT, result_of
 
 from ranet_lib import datasets, runs
 
@@ -235,7 +235,7 @@ def test_a_damaged_record_or_checkpoint_is_kept_aside_and_the_run_done_again(sto
     assert kept.name == f"{run.name}.before-1" and (kept / "model.weights.h5").exists()
     assert (kept / "record.json").read_bytes() == story.before[run.name][:-100]
     one, two = (json.loads(text) for text in (story.before[run.name], story.after[run.name]))
-    assert runs.result_digest(one) == runs.result_digest(two)
+    assert result_of(one) == result_of(two)
     assert (story.damaged_checkpoint / "checkpoint-damaged-1").is_dir()
     assert "is damaged: its weights do not match" in (story.damaged_checkpoint / "train.ipynb").read_text()
 

@@ -1,5 +1,6 @@
 """The parts of a batch, one by one: the command, the GPUs, how many runs go on, the time that is left."""
 
+import datetime
 import os
 import subprocess
 import sys
@@ -158,7 +159,7 @@ def test_a_full_disk_or_a_silent_file_server_does_not_end_the_batch(progress, tm
     assert len(asked) == 2 and max(asked) <= 60
 
 
-def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_stopped(progress, tmp_path):
+def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_stopped(progress, tmp_path, capsys):
     logs = {
         "once": [("00:00:00.000", "starts with {}"), ("00:01:00.000", "ended with a record")],
         "killed": [("00:00:00.000", "starts with {}"), ("05:00:00.000", "starts"), ("05:00:30.000", "ended")],
@@ -173,9 +174,14 @@ def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_sto
         (tmp_path / name / "history.csv").write_text(rows, encoding="utf-8")
         if name != "left":
             (tmp_path / name / "record.json").touch()
+    after_half_a_minute = datetime.datetime(2026, 11, 30, 0, 0, 30).timestamp()
+    os.utime(tmp_path / "left" / "history.csv", (after_half_a_minute, after_half_a_minute))
     assert [progress.durations(tmp_path / name / "log.txt") for name in logs] == [[60.0], [None, 30.0], [None]]
     sizes = dict.fromkeys(logs, (2, 1_000, 1))
-    assert progress.summary(tmp_path, sizes, 1) == ("2 of 3 runs done", "; about 40 s left")  # an epoch, and 20 s
+    assert progress.summary(tmp_path, sizes, 1) == ("2 of 3 runs done", "; about 30 s left")  # an epoch, and a half
+    process = SimpleNamespace(poll=lambda: 0)
+    progress.follow(process, tmp_path, {name: runs.check_parameters({"model": "resnet_tiny"}) for name in logs}, 1)
+    assert capsys.readouterr().out.endswith(" 2 of 3 runs done\n")  # what was given up is not left
 
 
 def test_a_data_folder_without_the_data_is_refused_before_a_run_starts(batch, tmp_path, capsys):

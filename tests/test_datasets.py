@@ -252,6 +252,13 @@ def test_augment_is_reproducible_and_checks_its_input():
         augment(images, np.random.default_rng(0), pad=-1)
 
 
+@pytest.mark.parametrize("level", [0, 0.3])
+@pytest.mark.parametrize("seed", [-1, "0", None, True])
+def test_a_seed_of_noise_that_is_none_is_refused(digits, level, seed):
+    with pytest.raises(ValueError, match=f"seed must be a whole number of at least 0; received {seed!r}"):
+        datasets.with_label_noise(digits, level, seed)
+
+
 def test_noise_is_on_training_and_validation_labels_and_never_on_those_of_the_test(digits):
     noisy = datasets.with_label_noise(digits, 0.3, seed=0)
     for name in ("train", "validation"):

@@ -62,6 +62,14 @@ def test_a_figure_without_alt_text_is_refused():
     plt.close(figure)
 
 
+def test_nothing_is_not_shown():
+    for empty in (lambda: show.curves([]), lambda: show.curves({}), lambda: show.curves({"diverged": []}),
+                  lambda: show.image_grid([]), lambda: show.table([])):  # fmt: skip
+        with pytest.raises(ValueError, match="must be a whole number of at least 1; received 0"):
+            empty()
+    assert show.table([], ["network", "error"]) == "network | error"
+
+
 def test_a_table_shows_what_has_not_run(shown):
     plain = show.table([{"network": "<a>", "error": 5.5}, {"network": "b", "error": None}], caption="Errors")
     html = shown[0][0]["text/html"]

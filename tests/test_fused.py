@@ -65,8 +65,46 @@ def test_outside_of_training_a_convolution_takes_the_normalisation_with_it(strid
 def test_what_is_not_a_convolution_and_its_normalisation_stays():
     chain = [fused.BatchNormalization(), layers.ReLU(), blocks.convolution(4, 1), layers.ReLU()]
     assert list(fused.folded(chain)) == chain
-    pair = [blocks.convolution(4, 1), fused.BatchNormalization()]
-    assert list(fused.folded(pair, "bfloat16")) == pair  # where it would round more
+
+
+UNLIKE = {  # pairs that do more than a convolution and its normalisation together
+    "activation": ({"activation": "relu"}, {}),
+    "dilation": ({"dilation_rate": 2}, {}),
+    "16 bits": ({"dtype": "mixed_bfloat16"}, {"dtype": "mixed_bfloat16"}),  # joined, it would round more
+    "no scale": ({}, {"scale": False}),
+    "no shift": ({}, {"center": False}),
+    "rows": ({}, {"axis": 1}),
+}
+
+
+class Doubled(layers.Conv2D):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+@pytest.mark.parametrize("unlike", [*UNLIKE, "subclass", "not built"])
+def test_a_pair_that_does_more_is_computed_layer_by_layer(unlike):
+    convolution, normalization = UNLIKE.get(unlike, ({}, {}))
+    chain = [layers.Conv2D(4, 3, **convolution), fused.BatchNormalization(**normalization)]
+    if unlike == "subclass":
+        chain[0] = Doubled(4, 3)
+    inputs = features(2, 8, 8, 3)
+    if unlike != "not built":
+        chain[0].build(inputs.shape)
+        unsettled(chain[1], chain[0].compute_output_shape(inputs.shape))
+    found = blocks.apply_chain(chain, inputs)
+    expected = chain[1](chain[0](inputs), training=False)
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), ops.convert_to_numpy(expected))
+
+
+def test_all_that_trains_otherwise_is_told_so():
+    """Dropout drops and a network's normalisation uses its batch, also where nothing but the chain says it trains."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((4, 4, 3)), layers.BatchNormalization()])
+    chain, inputs = [network, layers.Dropout(0.5)], features(64, 4, 4, 3) + 7
+    trained, used = (ops.convert_to_numpy(blocks.apply_chain(chain, inputs, training)) for training in (True, False))
+    assert 0.3 < np.mean(trained == 0) < 0.7 and abs(trained.mean()) < 0.3
+    assert np.all(used != 0) and abs(used.mean() - 7) < 0.5
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -103,7 +141,7 @@ def test_a_network_is_that_of_its_plain_forms(training, monkeypatch):
     monkeypatch.setattr(fused, "add", lambda features, shortcut: features + shortcut)
     monkeypatch.setattr(fused, "sigmoid", ops.sigmoid)
     monkeypatch.setattr(fused, "up_sample", lambda f, size, how: ops.image.resize(f, size, interpolation=how))
-    monkeypatch.setattr(fused, "folded", lambda chain, dtype: chain)
+    monkeypatch.setattr(fused, "folded", lambda chain: chain)
     monkeypatch.setattr(fused.BatchNormalization, "call", layers.BatchNormalization.call)
     plain = {policy: run(policy) for policy in networks}
     for exact, ours, in_16_bits, ours_in_16_bits in zip(

@@ -172,16 +172,19 @@ def test_reference_masks():
 def test_a_large_network_takes_fewer_images_at_a_time(monkeypatch):
     """Batches are as large as memory allows: 250 small images, a few large ones."""
     taken = []
-    predict = keras.Model.predict
-    monkeypatch.setattr(keras.Model, "predict", lambda self, x, batch_size, **more: taken.append(batch_size) or predict(
-        self, x, batch_size=batch_size, **more))  # fmt: skip
-    for size, width in ((32, 0.25), (224, 1)):
+    predict = keras.Model.predict_on_batch
+    monkeypatch.setattr(
+        keras.Model, "predict_on_batch", lambda self, x, **more: taken.append(len(x)) or predict(self, x, **more)
+    )
+    few = 2**25 // (224 * 224 * 48)
+    for size, width, most in ((32, 0.25, 250), (448, 1, few)):
         with_modules = models.create_model("attention_tiny", 3, (size, size, 3), width=width)
-        images = np.zeros((1, size, size, 3), "float32")
-        found = masks.attention_masks(with_modules, images)
-        assert found[0].shape == (1, size // 2, size // 2)
+        wrapped = keras.Sequential([keras.Input((size, size, 3)), with_modules])  # its own outputs are small
+        images = np.zeros((most + 1, size, size, 3), "float32")
+        found = masks.attention_masks(wrapped, images)
+        assert found[0].shape == (most + 1, size // 2, size // 2)
         assert masks.mean_response(with_modules, images).shape == (3,)
-    assert taken == [250, 250, 2**25 // (112 * 112 * 48)] + taken[-1:] and taken[-1] == taken[-2] < 250
+    assert taken == 2 * [250, 1] + 2 * [few, 1] and few < 250
 
 
 @pytest.mark.slow

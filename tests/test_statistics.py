@@ -145,6 +145,24 @@ def test_holm_is_never_stricter_than_bonferroni_nor_laxer_than_one_test():
     assert runs.holm([]) == []
 
 
+@pytest.mark.parametrize(
+    "impossible, said",
+    [
+        (lambda: runs.mcnemar(2.7, 1), "better must be a whole number .*2.7"),
+        (lambda: runs.mcnemar(-1, 1), "better must be .*-1"),
+        (lambda: runs.lead_interval(10, 5, images=10), "at most 10; received 15"),
+        (lambda: runs.lead_interval(9, 0, 400, confidence=95), "confidence must be .*below 1; received 95"),
+        (lambda: runs.holm([0.01, float("nan")]), "p_values .*received nan"),
+        (lambda: runs.detectable(8, 10_000), "differing must be .*at most 1; received 8"),
+        (lambda: runs.error_interval(150, 100), "150"),
+        (lambda: runs.finished({}, {"model": "attention_92", "label_nose": 0.3}, "evidence"), "label_nose"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(impossible, said):
+    with pytest.raises(ValueError, match=said):
+        impossible()
+
+
 def test_a_detectable_lead_is_found_as_often_as_promised():
     images, differing = 10_000, 0.06
     lead = runs.detectable(differing, images, tests=12) / 100
@@ -224,7 +242,9 @@ def test_a_verdict_is_final_only_where_no_later_run_can_change_it(monkeypatch):
         monkeypatch.setattr(contrasts, "read_claims", lambda: claims)
         monkeypatch.setattr(runs, "finished", lambda records, row, *more, **named: {s: {} for s in range(seeds[row])})
         found = iter([
-            {"p": p, "seeds_p": p, "lead": 1.0, "better": 2, "worse": 1, "images": 9, "effect": 1.0} for p in p_values
+            {"seeds": list(range(made)), "p": p, "seeds_p": p,
+             "lead": 1.0, "better": 2, "worse": 1, "images": 9, "effect": 1.0}
+            for p, made in zip(p_values, filter(None, seeds))
         ])  # fmt: skip
         monkeypatch.setattr(runs, "paired", lambda *sides: next(found) if sides[0] else None)
         return [(row.get("verdict"), row["final"]) for row in contrasts.family({})]
@@ -244,7 +264,8 @@ def test_of_twelve_false_claims_few_families_find_one(monkeypatch):
         p_values = ttest_1samp(rng.normal(scale=0.5, size=(12, 3)), 0, axis=1).pvalue
         one_by_one += p_values.min() < 0.05
         found = iter([
-            {"seeds_p": p, "p": 0.0, "lead": 1.0, "better": 2, "worse": 1, "images": 9, "effect": 1.0} for p in p_values
+            {"seeds": [0, 1, 2], "seeds_p": p, "p": 0.0,
+             "lead": 1.0, "better": 2, "worse": 1, "images": 9, "effect": 1.0} for p in p_values
         ])  # fmt: skip
         monkeypatch.setattr(runs, "paired", lambda *sides, found=found: next(found))
         false += any(row["verdict"] == "borne out" for row in contrasts.family({}))

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import HEADS, kill_in_second_epoch, run_train
+from runs import HEADS, kill_in_second_epoch, result_of, run_train
 
 from ranet_lib import runs
 
@@ -25,7 +25,7 @@ def test_killed_in_an_epoch_and_started_again_it_gives_the_same_record(tmp_path)
     kill_in_second_epoch(tmp_path / "killed")
     resumed = run(tmp_path / "killed", profile="smoke")
     assert len(resumed["history"]) == len(undisturbed["history"])
-    assert runs.result_digest(resumed) == runs.result_digest(undisturbed)
+    assert result_of(resumed) == result_of(undisturbed)
     assert not (tmp_path / "killed" / "checkpoint").exists()
 
 

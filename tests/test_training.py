@@ -45,6 +45,14 @@ def without_times(history):
 # --- Batches
 
 
+def test_batches_are_counted_as_a_list_is(data):
+    batches = training.Batches(data, quick(train_images=150))  # four of 32, and 22 left over
+    np.testing.assert_array_equal(batches[-1][1], batches[3][1])
+    for outside in (4, -5):
+        with pytest.raises(IndexError):
+            batches[outside]
+
+
 def test_batches_follow_from_seed_and_epoch_alone(data):
     recipe = quick(train_images=96)
     first, again, other = (training.Batches(data, recipe, seed) for seed in (1, 1, 2))
@@ -231,6 +239,10 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(data, tmp_
     for seed in (-1, 1.5, True):
         with pytest.raises(ValueError, match=f"seed must be a whole number of at least 0; received {seed}"):
             training.fit(small_network(), data, quick(), seed=seed, progress=False)
+    for wrong in ({"devices": 99}, {"recipe": quick(batch_size=512, train_images=512)}, {"output_dir": 5}):
+        with pytest.raises(ValueError, match="devices|batch_size|output_dir"):
+            training.fit(small_network(), data, **{"recipe": quick(), "output_dir": tmp_path / "new", **wrong})
+    assert os.listdir(tmp_path) == ["record.json"]
 
 
 def test_a_run_that_diverges_says_so(data):
@@ -276,6 +288,11 @@ def test_the_test_errors_are_those_of_both_epochs_and_leave_the_last_weights_in_
     before = [weight.copy() for weight in model.get_weights()]
     with pytest.raises(ValueError, match="output_dir must be a path; received None"):
         training.test_errors(model, data, history, None)
+    for elsewhere in (history[:2], history[:2] + [history[2] | {"loss": 0.5}]):  # of a run in another folder
+        with pytest.raises(ValueError, match="output_dir must be the folder in which fit made this history"):
+            training.test_errors(model, data, elsewhere, tmp_path)
+    with pytest.raises(ValueError, match="output_dir must be the folder .*nothing"):
+        training.test_errors(model, data, history, tmp_path / "nothing")
     found = training.test_errors(model, data, history, tmp_path)
     for one, two in zip(before, model.get_weights()):
         np.testing.assert_array_equal(one, two)
@@ -291,6 +308,9 @@ def test_evaluate_counts_wrong_answers(data):
     answers = model.predict(data.prepare(data.test.images), verbose=0).argmax(axis=-1)
     expected = 100 * np.mean(answers != data.test.labels)
     assert training.evaluate(model, data, data.test, batch_size=50)["error"] == pytest.approx(expected, abs=1e-3)
+    for outputs in (9, 11):
+        with pytest.raises(ValueError, match=f"small has {outputs} outputs; cluttered_digits has 10 classes"):
+            training.evaluate(small_network(outputs), data, data.test)
 
 
 def test_a_batch_larger_than_the_data_is_refused(data):

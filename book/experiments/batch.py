@@ -68,6 +68,7 @@ def main(arguments=None):
         sys.exit(f"another batch is working in {folder}; wait for its end, or name another folder with --runs")
     for name, run in checked.items():
         put_aside(folder / name, run)
+    missing = [run for name, run in checked.items() if not (folder / name / "record.json").exists()]
     elsewhere = any(word.partition("=")[0] in ("--profile", "--executor", "-e") for word in for_snakemake)
     elsewhere = elsewhere or bool(os.environ.get("SNAKEMAKE_PROFILE"))
     if not elsewhere:
@@ -75,8 +76,8 @@ def main(arguments=None):
             leave_gpus_out_of_reach()
         except RuntimeError as error:
             sys.exit(str(error))
-        warn_of_bfloat16(checked.values())
-    jobs = asked.jobs if elsewhere else at_a_time(checked.values(), asked.jobs)
+        warn_of_bfloat16(missing)
+    jobs = asked.jobs if elsewhere else at_a_time(missing, asked.jobs)
     options = [*limits(jobs, elsewhere), *for_snakemake]
     # On a cluster, jobs outlive a batch that is killed. They are left to end; what they leave undone comes after.
     busy = progress.at_work(folder, planned)
@@ -270,7 +271,11 @@ def report(folder, runs, status, said=0):
     """Say how the batch ended and list the runs that failed. Returns the exit status: 0 if every run is finished."""
     failed, missing, busy = [], [], progress.at_work(folder, runs)
     for name in runs:
-        record = read(folder / name)
+        try:
+            record = read(folder / name)
+        except ValueError as error:  # of a version that came meanwhile, or damaged
+            failed.append((name, str(error)))
+            continue
         if record is not None and "failure" in record:
             failed.append((name, record["failure"]))
         elif record is None and name in busy:

@@ -16,6 +16,7 @@ import processes
 from ranet_lib import counting, training
 
 USUAL_IMAGES = 45_000  # of an epoch, where the recipe takes all: CIFAR's
+IMAGES = {"cluttered_digits": 10_000}
 MEMORY_OF_ANY_RUN = 3 * 2**29  # bytes: Keras, TensorFlow and the data, with room to spare
 
 
@@ -29,7 +30,7 @@ def size(run, elsewhere=False):
 
     On this machine a run is as many as it takes GPUs; `elsewhere`, where a cluster counts, it is one.
     """
-    cost = (run["recipe"].train_images or USUAL_IMAGES) * described(run)["flops"]
+    cost = (run["recipe"].train_images or IMAGES.get(run["dataset"], USUAL_IMAGES)) * described(run)["flops"]
     return run["recipe"].epochs, cost, 1 if elsewhere else run["devices"] or 1
 
 
@@ -61,6 +62,7 @@ def follow(process, folder, runs, jobs, elsewhere=False):
         with contextlib.suppress(OSError):  # a full disk, or a file server that does not answer now, ends no run
             ended = ended or process is None and not at_work(folder, sizes)
             text, left = summary(folder, sizes, jobs)
+            left = "" if ended else left
             if sys.stdout.isatty():
                 room = shutil.get_terminal_size().columns - len(left) - 1
                 print(f"\r\033[K{text[:room]}{left}", end="\n" if ended else "", flush=True)
@@ -78,14 +80,13 @@ def summary(folder, sizes, jobs):
 
     `sizes` has the `size` of each run. `jobs` are done at a time; None takes as many as go on now.
     """
-    done, working, paces, extras, left = 0, [], [], [], {}
+    done, working, paces, shares, left = 0, [], [], [], {}
     for name, (epochs, cost, devices) in sizes.items():
         seconds = history(folder / name / "history.csv")
         paces += [duration / cost for duration in seconds]
+        shares += filter(None, [share(folder / name, seconds)])
         if (folder / name / "record.json").exists():
             done += 1
-            told = durations(folder / name / "log.txt")
-            extras += [max(0, told[0] - sum(seconds))] if len(told) == 1 and told[0] else []
             continue
         left[name] = (epochs - len(seconds), statistics.median(seconds) if seconds else None, cost, devices)
         if processes.locked(folder / name / ".lock"):
@@ -93,15 +94,27 @@ def summary(folder, sizes, jobs):
     text = f"{done} of {len(sizes)} runs done" + "".join(f"; {run}" for run in working)
     if not left or not paces:
         return text, ""
-    usual, extra = statistics.median(paces), statistics.median(extras or [0])
-    each = [(count * (pace or usual * cost) + extra, devices) for count, pace, cost, devices in left.values()]
+    usual, whole = statistics.median(paces), statistics.median(shares or [1.0])
+    each = [(whole * count * (pace or usual * cost), devices) for count, pace, cost, devices in left.values()]
     together = min(jobs or len(working) or 1, sum(devices for _, devices in each))
     seconds = max(*(one for one, _ in each), sum(one * devices for one, devices in each) / together)
     return text, f"; about {training.duration(seconds)} left"
 
 
-def durations(log):
-    """Seconds of each attempt that a run's log tells of, from its start to its end; None for one that was killed."""
+def share(folder, seconds):
+    """Seconds that a run takes, with start, validation and end, for each of training; None for one that was killed."""
+    if not seconds:
+        return None
+    latest = datetime.datetime.fromtimestamp((folder / "history.csv").stat().st_mtime)
+    told = durations(folder / "log.txt", latest)
+    return max(1.0, told[0] / sum(seconds)) if len(told) == 1 and told[0] else None
+
+
+def durations(log, latest=None):
+    """Seconds of each attempt that a run's log tells of, from its start to its end; None for one that was killed.
+
+    An attempt that goes on lasts until `latest`, or is None.
+    """
     try:
         lines = re.findall(r"^\[(.{23})\] (starts|ended)", log.read_text(encoding="utf-8", errors="replace"), re.M)
     except FileNotFoundError:
@@ -109,7 +122,7 @@ def durations(log):
     times = [(datetime.datetime.fromisoformat(stamp), word) for stamp, word in lines]
     return [
         (end - begin).total_seconds() if second == "ended" else None
-        for (begin, first), (end, second) in zip(times, [*times[1:], (None, None)])
+        for (begin, first), (end, second) in zip(times, [*times[1:], (latest, latest and "ended")])
         if first == "starts"
     ]
 

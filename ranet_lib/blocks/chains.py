@@ -64,8 +64,8 @@ def build_chain(chain, input_shape):
 
 def apply_chain(chain, inputs, training=None):
     """Call each layer of `chain`, the first on `inputs`, in `training` or not, the next on what it gives."""
-    for layer in chain if training else fused.folded(chain, inputs.dtype):
-        takes_training = isinstance(layer, (Block, layers.BatchNormalization))
+    for layer in chain if training else fused.folded(chain):
+        takes_training = "training" in inspect.signature(getattr(layer, "call", layer)).parameters
         inputs = layer(inputs, training=training) if takes_training else layer(inputs)
     return inputs
 
@@ -92,7 +92,6 @@ def _computed_again(function):
     if keras.backend.backend() != "tensorflow":
         return keras.remat(function)
     import tensorflow as tf
-
     @tf.custom_gradient
     def remembered(*inputs):
         def gradients(*of_outputs):
@@ -103,5 +102,4 @@ def _computed_again(function):
                 outputs = function(*again)
             return tape.gradient(outputs, again, of_outputs, unconnected_gradients="zero")
         return function(*inputs), gradients
-
     return remembered

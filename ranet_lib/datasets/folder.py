@@ -33,7 +33,7 @@ def load(name: str, seed: int, size: int) -> Dataset:
                 raise ValueError(f"{folder / label} holds no image")
             files += [(number, folder / label / file) for file in names]
         images = np.fromiter((_read_image(file, size) for _, file in files), np.dtype((np.uint8, (size, size, 3))))
-        splits[split] = Split(images, np.array([number for number, _ in files]))
+        splits[split] = Split(images, np.array([number for number, _ in files], np.int64))
     if to_draw := [split for split in _SPLITS if split not in given]:
         everything = splits["train"]
         counts = np.bincount(everything.labels)

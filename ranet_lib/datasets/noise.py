@@ -51,6 +51,7 @@ def with_label_noise(dataset: Dataset, level: float, seed: int) -> Dataset:
 
     With noisy labels there are no clean ones to choose weights by. `level`, `seed`, ValueError: see `corrupt_labels`.
     """
+    seed = checks.whole("seed", seed, least=0)
     if checks.number("level", level, least=0, most=1) == 0:
         return dataset
     train, validation = (

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import filelock
 
+from ranet_lib import checks
+
 
 def replace(path, write, move=os.replace):
     """Write a file whole or not at all: `write(temporary)` first, then one `move` to its place."""
@@ -32,24 +34,26 @@ def save_weights(model, path):
 
 @contextlib.contextmanager
 def alone_in(output_dir):
-    """Keep other processes from training in `output_dir` (None: nowhere) meanwhile: they would write over its files.
+    """Keep other processes from training in `output_dir` meanwhile, a Path here: they would write over its files.
 
-    Another process there, or a finished run, is a ValueError.
+    Another process there, or a finished run, is a ValueError. None stays None: nowhere.
     """
     if output_dir is None:
-        yield
+        yield None
         return
-    path = Path(output_dir, ".training.lock")
+    path = checks.path("output_dir", output_dir) / ".training.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(path, timeout=0):
-            finished = path.with_name("record.json").exists()
-            if not finished:
-                for left in path.parent.glob(".*-history.csv"):  # by a process that was killed as it wrote
-                    left.unlink()
-                yield
-            with contextlib.suppress(PermissionError):  # Windows does not delete an open file
-                path.unlink()
+            try:
+                finished = path.with_name("record.json").exists()
+                if not finished:
+                    for left in path.parent.glob(".*-history.csv"):  # by a process that was killed as it wrote
+                        left.unlink()
+                    yield path.parent
+            finally:
+                with contextlib.suppress(PermissionError):  # Windows does not delete an open file
+                    path.unlink()
     except filelock.Timeout:
         why = f"another process trains in output_dir {str(output_dir)!r}; wait for it, or choose another folder"
         raise ValueError(why) from None

@@ -5,7 +5,6 @@ import copy
 import dataclasses
 import datetime
 import functools
-import hashlib
 import importlib
 import json
 import math
@@ -122,7 +121,6 @@ def _commit():
     def git(*words):  # also in a repository that belongs to somebody else, as in a shared folder
         words = ("git", "-c", "safe.directory=*", *words)
         return subprocess.check_output(words, cwd=HERE, stderr=subprocess.DEVNULL, text=True, timeout=20)
-
     try:
         git("ls-files", "--error-unmatch", "__init__.py")
         changed = git("status", "--porcelain", "-uno")
@@ -222,11 +220,3 @@ def book_folder():
         if (start / "book" / "results").is_dir():
             return start / "book"
     raise FileNotFoundError(f"no folder book/results in {Path.cwd()} or above it; open this notebook in its repository")
-
-
-def result_digest(record):
-    """SHA-256 of what must repeat in `record` when a run is repeated: all but times, machine and versions."""
-    kept = {key: copy.deepcopy(value) for key, value in record.items() if key not in ("time", "environment")}
-    for row in kept["history"]:
-        del row["seconds"]
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

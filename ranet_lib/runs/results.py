@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-import math
 import statistics
 from pathlib import Path
+
+from scipy.stats import binomtest
 
 from ranet_lib import models
 from ranet_lib.runs.parameters import check_parameters
@@ -154,10 +155,8 @@ def error_interval(error, images, confidence=0.95):
         >>> print(f"{low:.2f} to {high:.2f}%")
         4.59 to 5.44%
     """
-    share, z = error / 100, statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-    centre = share + z**2 / (2 * images)
-    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-    return tuple(100 * (centre + side) / (1 + z**2 / images) for side in (-half, half))
+    interval = binomtest(round(error / 100 * images), images).proportion_ci(confidence, "wilson")
+    return 100 * interval.low, 100 * interval.high
 
 
 def error_text(row):

@@ -4,7 +4,6 @@ Of the images that two networks were tested on, only those count on which one is
 1947). That says which of these two networks is better; for their kinds it takes several seeds.
 """
 
-import dataclasses
 import math
 import statistics
 
@@ -12,8 +11,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm, t
 
-from ranet_lib import models, training
+from ranet_lib import checks
 from ranet_lib.runs import answers
+from ranet_lib.runs.parameters import check_parameters
 from ranet_lib.runs.results import settings, settings_of
 
 
@@ -66,21 +66,23 @@ def paired(records, others, confidence=0.95):
 def mcnemar(better, worse):
     """McNemar's exact two-sided probability (1947) that equal networks disagree so unevenly.
 
-    Only the first network gives `better` images right, and only the other gives `worse` images right.
+    Only the first network gives `better` images right, only the other `worse`: whole numbers, else a ValueError.
     """
-    return float(binomtest(int(better), int(better + worse) or 1).pvalue)
+    return float(binomtest(checks.whole("better", better, 0), better + checks.whole("worse", worse, 0) or 1).pvalue)
 
 
 def lead_interval(better, worse, images, confidence=0.95):
     """Tango's score interval (1998) of a lead, in points: both limits, of the given `confidence`.
 
-    Of so many `images`, only the first network gives `better` right, and only the other gives `worse`.
+    Of so many `images`, only the first network gives `better` right, only the other `worse`; more is a ValueError.
 
     Example:
         >>> low, high = runs.lead_interval(9, 0, images=400)
         >>> print(f"{low:.1f} to {high:.1f} points")
         1.2 to 4.2 points
     """
+    checks.number("confidence", confidence, above=0, below=1)
+    checks.number("better + worse", better + worse, least=0, most=images)
     bar, lead, tiny = norm.isf((1 - confidence) / 2), (better - worse) / images, 1e-9
 
     def score(at):
@@ -94,12 +96,13 @@ def lead_interval(better, worse, images, confidence=0.95):
 
 
 def holm(p_values):
-    """The `p_values` of a family of tests, adjusted so that all of them together err as seldom as one (Holm 1979).
+    """The `p_values` (else a ValueError) of a family of tests, adjusted so that all err as seldom as one (Holm 1979).
 
     Example:
         >>> runs.holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
+    p_values = [checks.number("p_values", float(p), least=0, most=1) for p in p_values]
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(np.argsort(p_values)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
@@ -110,9 +113,10 @@ def holm(p_values):
 def detectable(differing, images, tests=1, power=0.8, level=0.05):
     """The smallest lead, in points, that a paired test finds with probability `power`.
 
-    Two networks differ in being right on the share `differing` of so many `images`. The test is one of a family of so
-    many `tests`, so it must pass Holm's first and strictest level; the whole family has the `level`.
+    Two networks differ in being right on the share `differing` (0 to 1, else a ValueError) of `images`, their number.
+    The test is one of so many `tests`, so it must pass Holm's first and strictest level; the family has the `level`.
     """
+    checks.number("differing", differing, least=0, most=1)
     z = norm.isf(level / tests / 2) + norm.isf(1 - power)
     return float(100 * z * math.sqrt(differing / images))
 
@@ -123,9 +127,8 @@ def finished(records, side, profile, failed=False):
     `side` has parameters of train.ipynb, on CIFAR-10 unless it says otherwise; the recipe is `profile` unchanged. Runs
     on unverified data are left out. With `failed`, a seed without a finished run has its first failed one.
     """
-    recipe, data = dataclasses.asdict(training.recipe(profile)), side.get("dataset", "cifar10")
-    options = models.check_options(side["model"], side.get("model_options", {}))
-    asked = settings(side["model"], options, data, side.get("label_noise", 0.0), recipe)
+    run = check_parameters({"dataset": "cifar10", **side, "profile": profile}, there=False)
+    asked = settings(run["model"], run["model_options"], run["dataset"], run["label_noise"], vars(run["recipe"]))
     last_first = sorted(records.values(), key=lambda one: ("test" not in one, one["time"]["finished"]), reverse=True)
     made = [one for one in last_first if one["dataset"]["copy"] != "unverified" and settings_of(one) == asked]
     return {record["seed"]: record for record in made if failed or "test" in record}

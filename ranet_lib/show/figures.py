@@ -12,6 +12,7 @@ import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ranet_lib import checks
 from ranet_lib.masks import resize
 
 #: The book's colours, distinguishable in grey and to colour-blind readers, with the same meaning everywhere.
@@ -53,10 +54,11 @@ def say(text):
 def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", alt=None, path=None):
     """Curves by epoch of one run or several; returns the alt text.
 
-    `histories` is a history as `training.fit` returns it, or a dict from label to history. `keys` are the columns to
-    draw, `ylabel` names the vertical axis. `alt` None gives the numbers. With a `path` the figure is also saved there.
+    `histories` is a history of `training.fit` (without an epoch, a ValueError), or a dict from label to history. `keys`
+    are the columns, `ylabel` names the vertical axis, `alt` None gives the numbers. With a `path` it is also saved.
     """
     runs, said = {"": histories} if isinstance(histories, list) else histories, []
+    checks.whole("the number of epochs", min(map(len, runs.values()), default=0))
     with plt.rc_context(STYLE):
         drawn, axes = plt.subplots(figsize=(6.4, 3.6))
         palette = COLOURS.values() if len(runs) <= len(COLOURS) else plt.cm.viridis(np.linspace(0, 0.9, len(runs)))
@@ -80,8 +82,9 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
 
 
 def image_grid(images, titles=None, columns=8, alt=None):
-    """A grid of `images`, `(count, height, width[, 3])`, with `titles`, in `columns`; returns the alt text (`alt`)."""
-    rows, columns = -(-len(images) // columns), min(columns, len(images))
+    """A grid of `images`, `(count, height, width[, 3])` (ValueError: none), `titles`, in `columns`; returns `alt`."""
+    count = checks.whole("the number of images", len(images))
+    rows, columns = -(-count // columns), min(columns, count)
     with plt.rc_context(STYLE | {"axes.grid": False}):
         drawn, axes = plt.subplots(rows, columns, figsize=(1.05 * columns, 1.25 * rows), squeeze=False)
         for place in axes.flat:
@@ -91,7 +94,7 @@ def image_grid(images, titles=None, columns=8, alt=None):
             if titles is not None:
                 place.set_title(titles[index], fontsize=8, parse_math=False)  # a class may be called $5 to $10
     listed = "" if titles is None else f": {', '.join(map(str, titles))}"
-    return figure(drawn, alt or f"{len(images)} images in a grid{listed}.")
+    return figure(drawn, alt or f"{count} images in a grid{listed}.")
 
 
 def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=None):
@@ -128,8 +131,8 @@ def masks_over_images(images, masks, titles=None, scores=None, alt=None, path=No
 def table(rows, columns=None, missing="not run yet", caption=None):
     """Show rows of plain values as an HTML table that reads well on a phone.
 
-    `rows` are dicts, `columns` their keys to show (None: those of the first row). `missing` stands for None, `caption`
-    above the table. Returns its text form.
+    `rows` are dicts, `columns` their keys to show (None: those of the first row, else a ValueError). `missing` stands
+    for None, `caption` above the table. Returns its text form.
 
     Example:
         >>> print(show.table([{"network": "attention_56", "error": None}]))
@@ -142,7 +145,8 @@ def table(rows, columns=None, missing="not run yet", caption=None):
     def line(kind, texts):
         cells = (f'<{kind} style="text-align:{side}">{escape(each)}</{kind}>' for side, each in zip(sides, texts))
         return f"<tr>{''.join(cells)}</tr>"
-    columns = list(rows[0]) if columns is None else list(columns)
+    checks.whole("the number of rows without columns given", len(rows), least=int(columns is None))
+    columns = list(rows[0] if columns is None else columns)
     cells = [[text(row.get(column)) for column in columns] for row in rows]
     figures = "0123456789 +-.,±[]()n=%"
     numeric = [all(one == missing or not one.strip(figures) for one in column) for column in zip(*cells)]

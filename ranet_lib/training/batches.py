@@ -43,5 +43,5 @@ class Batches(keras.utils.PyDataset):
 
     def draw(self, index):
         """Which training images batch `index` has, whole numbers `(batch_size,)`, and the generator to augment them."""
-        size = self.recipe.batch_size
+        size, index = self.recipe.batch_size, range(len(self))[index]
         return self.order[index * size : (index + 1) * size], np.random.default_rng((self.seed, 2, self.epoch, index))

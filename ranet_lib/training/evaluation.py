@@ -1,5 +1,7 @@
 """How good a network is: loss and error on a split."""
 
+import json
+
 import numpy as np
 from scipy.special import log_softmax
 
@@ -24,9 +26,11 @@ def evaluate(model, dataset, split, batch_size=250):
 
 def _logits(model, dataset, split, batch_size=250):
     batch_size = checks.whole("batch_size", batch_size)
-    return np.concatenate([
+    logits = np.concatenate([
         model.predict_on_batch(dataset.prepare(split.images[start : start + batch_size]))
         for start in range(0, len(split), batch_size)]).astype("float64")  # fmt: skip
+    checks.outputs(model, logits.shape[1], dataset)
+    return logits
 
 
 def _judge(logits, labels):
@@ -47,6 +51,9 @@ def test_errors(model, dataset, history, output_dir):
     `labels` and `answers`, the true classes of the test images and those that the last epoch gives.
     """
     folder = checks.path("output_dir", output_dir) / "checkpoint"
+    state = folder / "state.json"
+    if not state.exists() or json.loads(state.read_text(encoding="utf-8"))["history"] != history:
+        raise ValueError(f"output_dir must be the folder in which fit made this history; received {str(output_dir)!r}")
     epoch, labels, logits = best_epoch(history), dataset.test.labels, _logits(model, dataset, dataset.test)
     last = {"epoch": len(history), **_judge(logits, labels)}
     chosen = dict(last)

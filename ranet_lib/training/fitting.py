@@ -5,7 +5,6 @@ import math
 import shutil
 import time
 import zlib
-from pathlib import Path
 
 import keras
 
@@ -51,25 +50,25 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
             training images than a batch takes, or an `output_dir` with a finished run or another process at work.
         Diverged: the loss became infinite or not a number.
     """
-    seed, outputs = checks.whole("seed", seed, least=0), model.output_shape[-1]
-    if outputs != dataset.num_classes:
-        raise ValueError(f"{model.name} has {outputs} outputs; {dataset.name} has {dataset.num_classes} classes")
-    with files.alone_in(output_dir):
-        to_make, to_fit = placing.scopes(placing.check_devices(devices, recipe))
-        batches, history = Batches(dataset, recipe, seed), []
+    checks.outputs(model, model.output_shape[-1], dataset)
+    seed, names = checks.whole("seed", seed, least=0), placing.check_devices(devices, recipe)
+    batches, history = Batches(dataset, recipe, seed), []
+    with files.alone_in(output_dir) as folder:
+        to_make, to_fit = placing.scopes(names)
         own = [_Bookkeeping(history, batches, model)]
         own += [_Plateau(history, recipe)] if recipe.schedule == "plateau" else []
         with to_make:
             trained = model if devices == 1 else keras.models.clone_model(model)
+            trained.dtype_policy = model.dtype_policy  # that of a clone is the global one
             trained.set_weights(model.get_weights())
             compile_model(trained, recipe, recipe.epochs * len(batches))
             if devices == 1:
                 placing.build_ahead(trained, batches)
-            if output_dir is not None:
+            if folder is not None:
                 told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed}
                 told |= {"labels": zlib.crc32(dataset.train.labels.tobytes())} | dataclasses.asdict(recipe)
-                checkpoint = Checkpoint(Path(output_dir) / "checkpoint", told | (settings or {}), history)
-                table = Path(output_dir) / "history.csv"
+                checkpoint = Checkpoint(folder / "checkpoint", told | (settings or {}), history)
+                table = folder / "history.csv"
                 write = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(table, history))
                 own += [checkpoint, write]
                 checkpoint.restore(trained)
@@ -152,12 +151,12 @@ def write_history(path, history):
 
 
 def finish(model, history, output_dir):
-    """Keep in `output_dir` the weights of `model`, without the optimiser's, and `history`, as `history.csv`."""
+    """Keep in `output_dir` (a path, else a ValueError) the weights of `model` alone, and `history` as `history.csv`."""
     model.compile()  # lets go of the optimiser, which would double the file
-    files.save_weights(model, Path(output_dir) / "model.weights.h5")
-    write_history(Path(output_dir) / "history.csv", history)
+    files.save_weights(model, (folder := checks.path("output_dir", output_dir)) / "model.weights.h5")
+    write_history(folder / "history.csv", history)
 
 
 def drop_checkpoint(output_dir):
-    """Delete the checkpoint in `output_dir` of a run whose record is written."""
-    shutil.rmtree(Path(output_dir) / "checkpoint", ignore_errors=True)
+    """Delete the checkpoint in `output_dir` (a path, else a ValueError) of a run whose record is written."""
+    shutil.rmtree(checks.path("output_dir", output_dir) / "checkpoint", ignore_errors=True)

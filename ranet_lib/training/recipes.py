@@ -87,7 +87,7 @@ def recipe(profile, **changes):
 
     `smoke` takes seconds and shows that everything works; `first` learns the embedded digits in under two minutes on
     two cores; `laptop` takes minutes there; `study` is for many runs side by side; `memorise` fits wrong labels too;
-    `evidence` makes the paper's tables, about an hour a run; `weights` is for networks that ship; `full` is the
+    `evidence` makes the paper's tables in short runs; `weights` is for networks that ship; `full` is the
     paper's recipe (section 4.1), for a GPU; `source` is the student project's. A wrong name is a ValueError.
 
     Example:
