@@ -76,11 +76,10 @@ def folded(chain):
 def _joins(convolution, normalization):
     """Whether `_convolve_and_normalize` is all that these layers do. (In 16 bits it would turn more answers.)"""
     return (
-        type(convolution) is layers.Conv2D and type(normalization) is BatchNormalization
+        type(convolution) is layers.Conv2D and convolution.built and convolution.data_format == "channels_last"
         and convolution.activation is keras.activations.linear and convolution.dilation_rate == (1, 1)
-        and convolution.data_format == "channels_last" and _is_plain(normalization)
-        and convolution.compute_dtype == normalization.compute_dtype == "float32"
-        and convolution.built and normalization.built)  # fmt: skip
+        and type(normalization) is BatchNormalization and normalization.built and _is_plain(normalization)
+        and convolution.compute_dtype == normalization.compute_dtype == "float32")  # fmt: skip
 
 
 def _is_plain(normalization):

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
 def data(train=320, others=100):
@@ -65,16 +66,24 @@ def main(name, folder, counts):
         network, callbacks = create(name), list(callbacks)
         if masks.attention_modules(network):  # three images, which the devices do not divide
             callbacks += [masks.MaskHistory(network, dataset.prepare(dataset.test.images[:3]))]
-        keras.config.set_dtype_policy("mixed_float16")  # that of a later network, which is not that of this one
         history = training.fit(
             network, dataset, recipe, folder / to, progress=False, callbacks=callbacks, devices=devices
         )
-        keras.config.set_dtype_policy("float32")
+        for watch in callbacks[-1:] if masks.attention_modules(network) else ():
+            for seen, now in zip(watch.epochs[-1], masks.attention_masks(network, watch._images), strict=True):
+                np.testing.assert_allclose(seen, now, rtol=1e-5)
         test = training.test_errors(network, dataset, history, folder / to)
         training.finish(network, history, folder / to)
         weights = {weight.path: keras.ops.convert_to_numpy(weight) for weight in network.weights}
         np.savez(folder / to / "weights.npz", test_error=test["last_epoch"]["error"], **weights)
 
+    # On several devices a network is made again, which must not be in the precision of another one.
+    network = create(name)
+    for policy, precision in (("mixed_bfloat16", "mixed_bfloat16"), ("mixed_bfloat16", "float32")):
+        keras.config.set_dtype_policy(policy)
+        with pytest.raises(ValueError, match="is made again for each device: set_dtype_policy..float32.. before fit"):
+            training.fit(network, dataset, dataclasses.replace(recipe, precision=precision), devices=2)
+        keras.config.set_dtype_policy("float32")
     for count in counts:
         if count != "killed":
             run(count, int(count))
@@ -82,7 +91,6 @@ def main(name, folder, counts):
         try:
             run("killed", 2, [KillInSecondEpoch()])
         except Killed:
-            keras.config.set_dtype_policy("float32")
             run("killed", 2)
 
 

@@ -63,6 +63,15 @@ def test_the_address_is_that_of_the_remote(project, remote):
     assert address.repository(project) == OWN
 
 
+def test_a_copy_inside_another_repository_has_no_address(project):
+    """Such as a release that was unpacked in the repository of a course."""
+    git(project, "remote", "add", "origin", OWN)
+    copy = project / "book"
+    copy.mkdir()
+    (copy / "_config.yml").write_bytes((project / "_config.yml").read_bytes())
+    assert address.repository(project) == OWN and address.repository(copy) is None
+
+
 def test_a_workflow_and_then_the_setting_go_before_the_remote(project, monkeypatch):
     git(project, "remote", "add", "origin", "https://github.com/first/one")
     monkeypatch.setenv("GITHUB_REPOSITORY", "someone/their-fork")

@@ -121,6 +121,7 @@ def test_without_a_gpu_each_core_has_a_run_of_one_thread(batch, tmp_path, monkey
         assert batch.at_a_time([small, large]) == together
     monkeypatch.setattr(machine, "count_memory", lambda: needed)
     assert batch.at_a_time([small]) > 1
+    assert batch.at_a_time([]) > 1  # where all runs are done
     with open(tmp_path / "lock", "wb") as held:
         batch.start(tmp_path, {}, [], held, 8)
         batch.start(tmp_path, {}, [], held, 3)
@@ -182,6 +183,17 @@ def test_what_a_run_takes_besides_its_epochs_is_known_from_runs_that_nothing_sto
     process = SimpleNamespace(poll=lambda: 0)
     progress.follow(process, tmp_path, {name: runs.check_parameters({"model": "resnet_tiny"}) for name in logs}, 1)
     assert capsys.readouterr().out.endswith(" 2 of 3 runs done\n")  # what was given up is not left
+
+
+def test_a_record_that_cannot_be_read_is_reported_beside_the_others(batch, tmp_path, capsys):
+    """A batch that is at its end when the project is updated: jobs write what its schema does not know."""
+    for name, text in (("odd", "{}"), ("damaged", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(text, encoding="utf-8")
+    assert batch.report(tmp_path, ["odd", "damaged", "missing"], 0) == 1
+    shown = capsys.readouterr().out
+    assert "0 of 3 runs finished" in shown and "NOT RUN: missing" in shown
+    assert "FAILED odd: " in shown and "FAILED damaged: " in shown
 
 
 def test_a_data_folder_without_the_data_is_refused_before_a_run_starts(batch, tmp_path, capsys):

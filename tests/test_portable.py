@@ -103,25 +103,26 @@ def test_without_make_tests_are_pytest(called):
 
 
 def test_without_make_a_run_is_papermill_on_the_experiment_notebook(called, tmp_path):
-    folder = tmp_path / "new run"
+    folder = tmp_path / "new {run}"
     assert without_make.main(["train", str(folder), "-p", "model", "attention_56", "-p", "seed", "1"]) == 3
     ((words, _),) = called
     notebook = str(ROOT / "book" / "experiments" / "train.ipynb")
     given = ["-p", "output_dir", str(folder), "-p", "model", "attention_56", "-p", "seed", "1"]
-    assert words == ["papermill", notebook, str(folder / "train.ipynb"), *given] and folder.is_dir()
+    executed = str(folder / "train.ipynb").replace("{run}", "{{run}}")  # in which papermill sees no parameter
+    assert words == ["papermill", notebook, executed, *given] and folder.is_dir()
 
 
 def test_without_make_the_book_is_built_as_make_builds_it(called, tmp_path, monkeypatch):
     """The words are those of the Makefile, and what was kept of older builds goes when the library has changed."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     monkeypatch.setattr(without_make, "ROOT", tmp_path)
-    module = tmp_path / "ranet_lib" / "blocks.py"
-    for folder in (module.parent, tmp_path / "book" / "results", tmp_path / "book" / "experiments"):
+    module, experiments = tmp_path / "ranet_lib" / "blocks.py", tmp_path / "book" / "experiments"
+    new, grid, run = module.parent / "new.py", experiments / "grid.yaml", experiments / "runs" / "a-run"
+    for folder in (module.parent, tmp_path / "book" / "results", experiments):
         folder.mkdir(parents=True)
     module.touch()
     kept, site = tmp_path / "_build" / ".jupyter_cache", tmp_path / "_build" / "html"
     stamp = tmp_path / "_build" / "cache.stamp"
-    new = module.parent / "new.py"
 
     def compile_all():
         compileall.compile_dir(module.parent, quiet=2)
@@ -129,6 +130,7 @@ def test_without_make_the_book_is_built_as_make_builds_it(called, tmp_path, monk
     for change, empties in (
         (stamp.parent.mkdir, True), (lambda: None, False), (compile_all, False),
         (module.touch, True), (new.touch, True), (new.unlink, True), (stamp.unlink, True),
+        (grid.touch, True), (lambda: run.mkdir(parents=True), False),
     ):  # fmt: skip
         for path in tmp_path.rglob("*"):
             os.utime(path, (1e9, 1e9))  # long ago

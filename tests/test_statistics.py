@@ -150,17 +150,30 @@ def test_holm_is_never_stricter_than_bonferroni_nor_laxer_than_one_test():
     [
         (lambda: runs.mcnemar(2.7, 1), "better must be a whole number .*2.7"),
         (lambda: runs.mcnemar(-1, 1), "better must be .*-1"),
-        (lambda: runs.lead_interval(10, 5, images=10), "at most 10; received 15"),
+        (lambda: runs.lead_interval(10, 5, images=10), "images must be .*at least 15; received 10"),
+        (lambda: runs.lead_interval(-3, 5, images=10), "better and worse must be .*at least 0; received -3"),
+        (lambda: runs.lead_interval(0, 0, images=0), "images must be .*above 0 .*received 0"),
+        (lambda: runs.detectable(0.1, images=0), "images must be .*above 0; received 0"),
+        (lambda: runs.holm([0.01, None]), "p_values .*received None"),
         (lambda: runs.lead_interval(9, 0, 400, confidence=95), "confidence must be .*below 1; received 95"),
         (lambda: runs.holm([0.01, float("nan")]), "p_values .*received nan"),
         (lambda: runs.detectable(8, 10_000), "differing must be .*at most 1; received 8"),
-        (lambda: runs.error_interval(150, 100), "150"),
+        (lambda: runs.error_interval(150, 100), "error must be .*at most 100; received 150"),
+        (lambda: runs.error_interval(5, 0), "images must be .*above 0; received 0"),
         (lambda: runs.finished({}, {"model": "attention_92", "label_nose": 0.3}, "evidence"), "label_nose"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(impossible, said):
     with pytest.raises(ValueError, match=said):
         impossible()
+
+
+def test_numbers_need_not_be_whole():
+    """A mean error, a test set of any size; counts divided by a design effect, also where all answers differ."""
+    assert runs.error_interval(5.25, 49.3) == pytest.approx(runs.error_interval(5.25, 50), abs=0.2)
+    effect = 1.808965522853569  # 12 / effect + 122 / effect is more than 134 / effect
+    low, high = runs.lead_interval(12 / effect, 122 / effect, 134 / effect)
+    assert low < 100 * (12 - 122) / 134 < high
 
 
 def test_a_detectable_lead_is_found_as_often_as_promised():

@@ -105,6 +105,16 @@ def test_shows_failures_in_full_and_keeps_the_others(book, capfd):
     assert "book/quiet.ipynb" not in capfd.readouterr().out
 
 
+def test_the_experiment_notebook_leaves_its_run_nowhere_near(tmp_path):
+    """Else a later page would resume it, and `make results` would collect it."""
+    cells = [new_code_cell("open('left.txt', 'w').close()")]
+    for name in ("experiments", "chapters"):
+        (tmp_path / name).mkdir()
+        nbformat.write(new_notebook(cells=cells, metadata=KERNEL), tmp_path / name / "page.ipynb")
+        *_, failure = execute.run(tmp_path / name / "page.ipynb", 600)
+        assert failure is None and (tmp_path / name / "left.txt").exists() is (name == "chapters")
+
+
 def test_the_longest_runs_first_and_before_it_what_nobody_has_timed(book):
     folder = book("quiet", "warns", "fails")
     keep(folder / "quiet.ipynb", slow=20)

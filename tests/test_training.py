@@ -289,9 +289,9 @@ def test_the_test_errors_are_those_of_both_epochs_and_leave_the_last_weights_in_
     with pytest.raises(ValueError, match="output_dir must be a path; received None"):
         training.test_errors(model, data, history, None)
     for elsewhere in (history[:2], history[:2] + [history[2] | {"loss": 0.5}]):  # of a run in another folder
-        with pytest.raises(ValueError, match="output_dir must be the folder in which fit made this history"):
+        with pytest.raises(ValueError, match="output_dir must hold the checkpoint of this history's run"):
             training.test_errors(model, data, elsewhere, tmp_path)
-    with pytest.raises(ValueError, match="output_dir must be the folder .*nothing"):
+    with pytest.raises(ValueError, match="output_dir must hold the checkpoint .*nothing"):
         training.test_errors(model, data, history, tmp_path / "nothing")
     found = training.test_errors(model, data, history, tmp_path)
     for one, two in zip(before, model.get_weights()):
@@ -311,6 +311,17 @@ def test_evaluate_counts_wrong_answers(data):
     for outputs in (9, 11):
         with pytest.raises(ValueError, match=f"small has {outputs} outputs; cluttered_digits has 10 classes"):
             training.evaluate(small_network(outputs), data, data.test)
+
+
+def test_the_home_folder_is_meant_by_its_sign(data, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    model = small_network()
+    history = training.fit(model, data, quick(epochs=1), "~/run", progress=False)
+    training.test_errors(model, data, history, "~/run")
+    training.finish(model, history, "~/run")
+    training.drop_checkpoint("~/run")
+    assert sorted(os.listdir(tmp_path / "run")) == ["history.csv", "model.weights.h5"]
 
 
 def test_a_batch_larger_than_the_data_is_refused(data):

@@ -144,7 +144,8 @@ def at_a_time(runs, asked=None):
     """
     if gpus := len(processes.list_gpus()):
         return min(asked or gpus, gpus)
-    return asked or max(1, min(machine.count_cores(), machine.count_memory() // max(map(progress.memory, runs))))
+    needed = max(map(progress.memory, runs), default=progress.MEMORY_OF_ANY_RUN)
+    return asked or max(1, min(machine.count_cores(), machine.count_memory() // needed))
 
 
 def limits(jobs, elsewhere):

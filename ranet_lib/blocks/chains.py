@@ -65,7 +65,7 @@ def build_chain(chain, input_shape):
 def apply_chain(chain, inputs, training=None):
     """Call each layer of `chain`, the first on `inputs`, in `training` or not, the next on what it gives."""
     for layer in chain if training else fused.folded(chain):
-        takes_training = "training" in inspect.signature(getattr(layer, "call", layer)).parameters
+        takes_training = "training" in getattr(layer, "call_signature_parameters", ())
         inputs = layer(inputs, training=training) if takes_training else layer(inputs)
     return inputs
 

@@ -123,8 +123,7 @@ def _commit():
         return subprocess.check_output(words, cwd=HERE, stderr=subprocess.DEVNULL, text=True, timeout=20)
     try:
         git("ls-files", "--error-unmatch", "__init__.py")
-        changed = git("status", "--porcelain", "-uno")
-        return git("rev-parse", "HEAD").strip() + ("+changes" if changed else "")
+        return git("rev-parse", "HEAD").strip() + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

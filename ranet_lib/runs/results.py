@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
+import math
 import statistics
 from pathlib import Path
 
-from scipy.stats import binomtest
-
-from ranet_lib import models
+from ranet_lib import checks, models
 from ranet_lib.runs.parameters import check_parameters
 
 #: What the paper and the student project printed. Errors are in per cent, parameters in millions.
@@ -148,15 +147,18 @@ def _label(asked, changed):
 def error_interval(error, images, confidence=0.95):
     """Wilson's interval for the true error of one network, from its `error`, per cent of so many test `images`.
 
-    Returns both limits, in per cent. The share `confidence` of such intervals holds the true error of that network.
+    Returns both limits (%). The share `confidence` of such intervals holds the true error. ValueError: out of range.
 
     Example:
         >>> low, high = runs.error_interval(5.0, images=10_000)
         >>> print(f"{low:.2f} to {high:.2f}%")
         4.59 to 5.44%
     """
-    interval = binomtest(round(error / 100 * images), images).proportion_ci(confidence, "wilson")
-    return 100 * interval.low, 100 * interval.high
+    share, count = checks.number("error", error, least=0, most=100) / 100, checks.number("images", images, above=0)
+    z = statistics.NormalDist().inv_cdf((1 + checks.number("confidence", confidence, above=0, below=1)) / 2)
+    centre = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return tuple(100 * (centre + side) / (1 + z**2 / count) for side in (-half, half))
 
 
 def error_text(row):

@@ -82,7 +82,8 @@ def lead_interval(better, worse, images, confidence=0.95):
         1.2 to 4.2 points
     """
     checks.number("confidence", confidence, above=0, below=1)
-    checks.number("better + worse", better + worse, least=0, most=images)
+    checks.number("better and worse", min(better, worse), least=0)
+    checks.number("images", images, above=0, least=images if math.isclose(better + worse, images) else better + worse)
     bar, lead, tiny = norm.isf((1 - confidence) / 2), (better - worse) / images, 1e-9
 
     def score(at):
@@ -102,7 +103,7 @@ def holm(p_values):
         >>> runs.holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
-    p_values = [checks.number("p_values", float(p), least=0, most=1) for p in p_values]
+    p_values = [checks.number("p_values", p, least=0, most=1) for p in p_values]
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(np.argsort(p_values)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
@@ -116,16 +117,16 @@ def detectable(differing, images, tests=1, power=0.8, level=0.05):
     Two networks differ in being right on the share `differing` (0 to 1, else a ValueError) of `images`, their number.
     The test is one of so many `tests`, so it must pass Holm's first and strictest level; the family has the `level`.
     """
-    checks.number("differing", differing, least=0, most=1)
     z = norm.isf(level / tests / 2) + norm.isf(1 - power)
-    return float(100 * z * math.sqrt(differing / images))
+    share, images = checks.number("differing", differing, least=0, most=1), checks.number("images", images, above=0)
+    return float(100 * z * math.sqrt(share / images))
 
 
 def finished(records, side, profile, failed=False):
     """The finished runs among `records` of one `side` of a contrast: a dict from seed to the first finished record.
 
-    `side` has parameters of train.ipynb, on CIFAR-10 unless it says otherwise; the recipe is `profile` unchanged. Runs
-    on unverified data are left out. With `failed`, a seed without a finished run has its first failed one.
+    `side` has parameters of train.ipynb (others are a ValueError), on CIFAR-10 and by `profile` where it has no other.
+    Runs on unverified data are left out. With `failed`, a seed without a finished run has its first failed one.
     """
     run = check_parameters({"dataset": "cifar10", **side, "profile": profile}, there=False)
     asked = settings(run["model"], run["model_options"], run["dataset"], run["label_noise"], vars(run["recipe"]))

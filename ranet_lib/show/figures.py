@@ -77,8 +77,7 @@ def curves(histories, keys=("error", "validation_error"), ylabel="error (%)", al
         axes.set_ylim(bottom=0)
         axes.legend()
     longest = max(len(history) for history in runs.values())
-    alt = alt or f"Over {longest} epoch{'s' * (longest > 1)}, " + "; ".join(said) + "."
-    return figure(drawn, alt, path=path)
+    return figure(drawn, alt or f"Over {longest} epoch{'s' * (longest > 1)}, {'; '.join(said)}.", path=path)
 
 
 def image_grid(images, titles=None, columns=8, alt=None):

@@ -52,8 +52,8 @@ def test_errors(model, dataset, history, output_dir):
     """
     folder = checks.path("output_dir", output_dir) / "checkpoint"
     state = folder / "state.json"
-    if not state.exists() or json.loads(state.read_text(encoding="utf-8"))["history"] != history:
-        raise ValueError(f"output_dir must be the folder in which fit made this history; received {str(output_dir)!r}")
+    if not state.exists() or json.loads(state.read_text(encoding="utf-8")).get("history") != history:
+        raise ValueError(f"output_dir must hold the checkpoint of this history's run; received {str(output_dir)!r}")
     epoch, labels, logits = best_epoch(history), dataset.test.labels, _logits(model, dataset, dataset.test)
     last = {"epoch": len(history), **_judge(logits, labels)}
     chosen = dict(last)

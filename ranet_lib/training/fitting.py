@@ -59,7 +59,8 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
         own += [_Plateau(history, recipe)] if recipe.schedule == "plateau" else []
         with to_make:
             trained = model if devices == 1 else keras.models.clone_model(model)
-            trained.dtype_policy = model.dtype_policy  # that of a clone is the global one
+            if trained.dtype_policy.name != (policy := model.dtype_policy.name):  # a clone has the global one
+                raise ValueError(f"{model.name} is made again for each device: set_dtype_policy({policy!r}) before fit")
             trained.set_weights(model.get_weights())
             compile_model(trained, recipe, recipe.epochs * len(batches))
             if devices == 1:
@@ -68,9 +69,8 @@ def fit(model, dataset, recipe, output_dir=None, seed=0, settings=None, progress
                 told = {"model": model.name, "dataset": dataset.fingerprint, "seed": seed}
                 told |= {"labels": zlib.crc32(dataset.train.labels.tobytes())} | dataclasses.asdict(recipe)
                 checkpoint = Checkpoint(folder / "checkpoint", told | (settings or {}), history)
-                table = folder / "history.csv"
-                write = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(table, history))
-                own += [checkpoint, write]
+                write = lambda *_: write_history(folder / "history.csv", history)  # noqa: E731
+                own += [checkpoint, keras.callbacks.LambdaCallback(on_epoch_end=write)]
                 checkpoint.restore(trained)
                 model.set_weights(trained.get_weights())
         own += [Progress(recipe.epochs, len(batches))] if progress else []
