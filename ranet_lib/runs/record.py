@@ -15,7 +15,6 @@ import subprocess
 from pathlib import Path
 
 import joblib
-import jsonschema
 import keras
 import numpy as np
 
@@ -24,7 +23,7 @@ from ranet_lib import checks, counting, files
 from ranet_lib.runs import answers
 
 HERE = Path(__file__).parent
-_SCHEMA = jsonschema.Draft202012Validator(json.loads((HERE / "record.schema.json").read_text(encoding="utf-8")))
+_SCHEMA = json.loads((HERE / "record.schema.json").read_text(encoding="utf-8"))
 
 
 def make_record(model, dataset, recipe, history, test=None, *, failure=None, options=None, seed=0, label_noise=0.0,
@@ -136,7 +135,8 @@ def validate_record(record):
 
 
 def _first_fault(record):
-    error = jsonschema.exceptions.best_match(_SCHEMA.iter_errors(record))
+    import jsonschema  # not above: where it can check addresses, as in Colab, this takes two seconds
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(record))
     if error is not None:
         message = "a failed run has no test and no localization" if error.schema is False else error.message
         return f"{error.json_path}: {message}"
