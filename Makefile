@@ -82,8 +82,10 @@ lab: .venv/lab.installed
 test: install
 	.venv/bin/python -m pytest $(PYTEST_FLAGS)
 
+# One process more than there are cores, as batches on clusters mostly wait.
 test-slow: .venv/compare.installed .venv/lab.installed
-	.venv/bin/python -m pytest -m slow --numprocesses logical --dist loadfile $(PYTEST_FLAGS)
+	.venv/bin/python -m pytest -m slow --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile \
+		$(PYTEST_FLAGS)
 
 # COLAB_PINS: a file with what `pip freeze` prints in Colab.
 test-colab: install

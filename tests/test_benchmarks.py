@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ RUN = ROOT / "benchmarks" / "run.py"
 
 
 def run(*words):
-    return subprocess.run([sys.executable, RUN, *map(str, words)], capture_output=True, text=True)
+    quick = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return subprocess.run([sys.executable, RUN, *map(str, words)], capture_output=True, text=True, env=quick)
 
 
 @pytest.mark.slow
