@@ -86,3 +86,11 @@ def test_a_table_puts_numbers_under_each_other(shown):
     sides = {name: side for side, name in re.findall('<th style="text-align:(left|right)">(.*?)</th>', html)}
     assert sides == {"network": "left", "images": "right", "rate": "right", "error": "right", "why": "left"}
     assert "45,000 | 6,268.75 | 5.5 ± 0.1" in plain
+
+
+def test_the_floats_of_a_column_have_equally_many_decimals(shown):
+    """Whole numbers stay whole, and nothing is rounded away: neither the finest nor the smallest."""
+    rows = [{"a": 0.07, "b": 1, "c": 1e-5}, {"a": np.float64(0.424), "b": 2.5, "c": 3.0}, {"a": None, "b": True}]
+    told = show.table([*rows, {"a": float("nan"), "c": -1234.5}], missing="-")
+    lines = "a | b | c", "0.070 | 1 | 0.00001", "0.424 | 2.5 | 3.00000", "- | True | -", "nan | - | -1,234.50000"
+    assert told.splitlines() == [*lines]

@@ -17,8 +17,7 @@ from ranet_lib.masks import resize
 
 #: The book's colours, distinguishable in grey and to colour-blind readers, with the same meaning everywhere.
 COLOURS = {"trunk": "#1b6ca8", "mask": "#c25039", "other": "#5f7f4f", "muted": "#707070"}
-#: The book's colour map for masks and single maps.
-MASK_MAP = "viridis"
+MASK_MAP = "viridis"  #: The book's colour map for masks and single maps.
 
 STYLE = {
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "legend.handlelength": 3.0,
@@ -131,31 +130,32 @@ def table(rows, columns=None, missing="not run yet", caption=None):
     """Show rows of plain values as an HTML table that reads well on a phone.
 
     `rows` are dicts, `columns` their keys to show (None: those of the first row, else a ValueError). `missing` stands
-    for None, `caption` above the table. Returns its text form.
+    for None, `caption` above the table. Floats get as many decimals as their column needs. Returns its text form.
 
     Example:
         >>> print(show.table([{"network": "attention_56", "error": None}]))
         network | error
         attention_56 | not run yet
     """
-    def text(value):
-        plain = isinstance(value, bool) or not isinstance(value, (int, float))
-        return missing if value is None else str(value) if plain else f"{value:,}"
+    def texts(column):
+        values = [float(each) if isinstance(each := row.get(column), float) else each for row in rows]
+        exact = [np.format_float_positional(each, trim="0") for each in values if isinstance(each, float)]
+        forms = {float: f",.{max((len(each.partition('.')[2]) for each in exact), default=0)}f", int: ","}
+        return [missing if each is None else format(each, forms.get(type(each), "")) for each in values]
     def line(kind, texts):
         cells = (f'<{kind} style="text-align:{side}">{escape(each)}</{kind}>' for side, each in zip(sides, texts))
         return f"<tr>{''.join(cells)}</tr>"
     checks.whole("the number of rows without columns given", len(rows), least=int(columns is None))
     columns = list(rows[0] if columns is None else columns)
-    cells = [[text(row.get(column)) for column in columns] for row in rows]
+    told = [texts(column) for column in columns]
     figures = "0123456789 +-.,±[]()n=%"
-    numeric = [all(one == missing or not one.strip(figures) for one in column) for column in zip(*cells)]
-    sides = ["right" if each else "left" for each in numeric] or ["left"] * len(columns)
+    sides = ["right" if all(one == missing or not one.strip(figures) for one in each) else "left" for each in told]
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     named = f'role="region" aria-label="{escape(caption or "Table: " + ", ".join(columns))}"'
     html = (  # with the focus, a wide table is scrolled by the arrow keys
         f'<div style="overflow-x:auto" tabindex="0" {named}><table class="table">{title}'
         f"<thead>{line('th', columns)}</thead>"
-        f"<tbody>{''.join(line('td', each) for each in cells)}</tbody></table></div>")  # fmt: skip
-    plain = "\n".join(" | ".join(row) for row in [columns, *cells])
+        f"<tbody>{''.join(line('td', each) for each in zip(*told))}</tbody></table></div>")  # fmt: skip
+    plain = "\n".join(" | ".join(row) for row in [columns, *zip(*told)])
     IPython.display.display({"text/html": html, "text/plain": plain}, raw=True)
     return plain
