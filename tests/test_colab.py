@@ -239,7 +239,7 @@ def test_explorers_are_widgets_of_colabs_version(like_colab):
     assert last.split() == ["SelectionSlider", "Dropdown", pins["ipywidgets"]]
 
 
-QUICK = ("book/04_soft_masks", "book/experiments/train")
+QUICK = ("book/01_why_attention", "book/experiments/train")
 
 
 @pytest.mark.slow

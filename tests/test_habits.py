@@ -52,7 +52,7 @@ def test_the_setting_of_channels_first_changes_no_network():
 
 def test_a_trained_network_is_exported_without_its_optimiser(tmp_path):
     data = datasets.load_dataset("cluttered_digits")
-    network = models.create_model("attention_micro")
+    network = models.create_model("attention_tiny", width=0.25)
     training.compile_model(network, training.recipe("smoke"), 10)
     network.train_on_batch(data.prepare(data.train.images[:8]), data.train.labels[:8])
     runs.export_model(network, tmp_path / "network.keras")
